@@ -1,0 +1,26 @@
+# Compiler, linker and cache settings shared by every target.
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM AND NOT DISTORCH_FUZZ)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# Warnings are errors in our sources; third-party headers are included as SYSTEM.
+add_library(distorch_warnings INTERFACE)
+target_compile_options(distorch_warnings INTERFACE -Wall -Wextra -Werror)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(distorch_warnings INTERFACE -Wthread-safety -Werror=thread-safety)
+endif()
+
+if(DISTORCH_SANITIZE)
+  add_compile_options(-fsanitize=${DISTORCH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${DISTORCH_SANITIZE})
+endif()
+if(DISTORCH_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()

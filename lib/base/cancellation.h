@@ -1,0 +1,50 @@
+// Cooperative cancellation: one side asks, the other looks between steps.
+#ifndef LIB_BASE_CANCELLATION_H_
+#define LIB_BASE_CANCELLATION_H_
+
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace distorch {
+
+// Thread-safe. The first call of Cancel wins; later ones change nothing.
+class CancelToken {
+ public:
+  explicit CancelToken(absl::Time deadline = absl::InfiniteFuture()) : deadline_(deadline) {}
+  CancelToken(const CancelToken&) = delete;
+  CancelToken& operator=(const CancelToken&) = delete;
+
+  // `reason` is what the cancelled work answers (CANCELLED, ABORTED, …); never OK.
+  void Cancel(absl::Status reason) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (reason_.ok()) reason_ = std::move(reason);
+  }
+
+  // OK while the work should go on; else Cancel's reason, or DEADLINE_EXCEEDED once the deadline has passed.
+  absl::Status Check() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (!reason_.ok()) return reason_;
+    if (absl::Now() >= deadline_) {
+      return absl::DeadlineExceededError("the request's deadline passed before it was finished");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Time deadline() const { return deadline_; }
+
+ private:
+  const absl::Time deadline_;
+  mutable absl::Mutex mutex_;
+  absl::Status reason_ ABSL_GUARDED_BY(mutex_);
+};
+
+using CancelTokenPtr = std::shared_ptr<CancelToken>;
+
+}  // namespace distorch
+
+#endif  // LIB_BASE_CANCELLATION_H_

@@ -1,0 +1,46 @@
+// A checkpoint on disk, whatever its format: an index of its tensors and access to their bytes.
+#ifndef LIB_CHECKPOINT_CHECKPOINT_FILE_H_
+#define LIB_CHECKPOINT_CHECKPOINT_FILE_H_
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "lib/base/mapped_file.h"
+#include "lib/checkpoint/tensor_index.h"
+
+namespace distorch {
+
+// Immutable and thread-safe. Today's only format is safetensors (lib/checkpoint/safetensors.h).
+class CheckpointFile {
+ public:
+  // Reads the header only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a checkpoint we read.
+  static absl::StatusOr<std::shared_ptr<const CheckpointFile>> Open(const std::string& path);
+
+  const std::string& path() const { return file_.path(); }
+  std::string_view format() const { return "safetensors"; }
+  uint64_t size() const { return file_.size(); }
+  const TensorIndex& index() const { return index_; }
+
+  // Zero-copy view into the mapping; `info` must come from this file's index.
+  std::span<const std::byte> Data(const TensorInfo& info) const;
+  // Copies out.size() bytes from `offset_in_tensor` on (MappedFile::ReadAt).
+  absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor, std::span<std::byte> out) const;
+
+  // 32 hex digits that identify the content: SHA-256 over the size, the header and evenly spaced samples of the data.
+  // Equal on every host that holds the same file, whatever its name or time stamps; reads at most about 1 MiB.
+  absl::StatusOr<std::string> Fingerprint() const;
+
+ private:
+  CheckpointFile(MappedFile file, TensorIndex index, uint64_t data_start);
+
+  MappedFile file_;
+  TensorIndex index_;
+  uint64_t data_start_;  // end of the header
+};
+
+}  // namespace distorch
+
+#endif  // LIB_CHECKPOINT_CHECKPOINT_FILE_H_

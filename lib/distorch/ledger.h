@@ -1,0 +1,86 @@
+// The ledger: who holds which bytes on which device. Loads reserve before they allocate, so that what cannot fit is
+// refused with a table instead of failing half-way.
+#ifndef LIB_DISTORCH_LEDGER_H_
+#define LIB_DISTORCH_LEDGER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "lib/device/device_id.h"
+
+namespace distorch {
+
+using BytesByDevice = std::map<DeviceId, int64_t>;
+
+class Ledger;
+
+// Move-only hold on bytes; gives them back when destroyed. The ledger must outlive it.
+class Reservation {
+ public:
+  Reservation() = default;
+  Reservation(Reservation&& other) noexcept;
+  Reservation& operator=(Reservation&& other) noexcept;
+  ~Reservation();
+
+  // Turns what is reserved into what is held: `measured` bytes of weights that now really exist.
+  void Commit(const BytesByDevice& measured);
+  // Gives everything back now.
+  void Release();
+  BytesByDevice bytes() const;  // what is reserved, or after Commit held
+
+ private:
+  friend class Ledger;
+  Reservation(Ledger* ledger, uint64_t id) : ledger_(ledger), id_(id) {}
+  Ledger* ledger_ = nullptr;
+  uint64_t id_ = 0;
+};
+
+// Thread-safe.
+class Ledger {
+ public:
+  // What one device's bytes are: weights are committed, reserved are promised to loads under way.
+  struct DeviceUse {
+    int64_t weights_bytes = 0;
+    int64_t reserved_bytes = 0;
+  };
+
+  // `devices` with the bytes each may hold.
+  explicit Ledger(std::vector<DeviceMemory> devices);
+
+  // All or nothing. `free_now` is what each device reports as free at this moment (memory of other processes counts too):
+  // a device is refused when its free memory less what is reserved but not yet allocated does not hold `need`.
+  // RESOURCE_EXHAUSTED says for each device that does not fit what is needed, what is free, and who holds what.
+  absl::StatusOr<Reservation> Reserve(std::string holder, const BytesByDevice& need, const BytesByDevice& free_now)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The same check without reserving; OK or the same error.
+  absl::Status Check(const BytesByDevice& need, const BytesByDevice& free_now) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  std::map<DeviceId, DeviceUse> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  friend class Reservation;
+  struct Entry {
+    std::string holder;
+    BytesByDevice bytes;
+    bool committed = false;
+  };
+
+  absl::Status CheckLocked(const BytesByDevice& need, const BytesByDevice& free_now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::vector<DeviceMemory> devices_;
+  mutable absl::Mutex mutex_;
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace distorch
+
+#endif  // LIB_DISTORCH_LEDGER_H_

@@ -1,0 +1,47 @@
+// Counts what crosses the links between devices, and what lies in staging on them. Lock-free reads and writes.
+#ifndef LIB_DISTORCH_TRANSFER_METER_H_
+#define LIB_DISTORCH_TRANSFER_METER_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "lib/device/device_id.h"
+
+namespace distorch {
+
+// Devices are known by their position in the list given at construction (at most kMaxDevices).
+class TransferMeter {
+ public:
+  static constexpr int kMaxDevices = 32;
+
+  struct Link {
+    DeviceId from, to;
+    int64_t bytes = 0;
+    double seconds = 0;  // none of it overlapped with compute yet: transfers are synchronous
+  };
+
+  explicit TransferMeter(std::vector<DeviceId> devices);
+
+  int IndexOf(const DeviceId& device) const;  // -1 when unknown
+  void AddTransfer(int from, int to, int64_t bytes, int64_t nanoseconds);
+  void AddStaging(int device, int64_t delta_bytes);
+
+  std::vector<Link> Links() const;  // those used so far
+  int64_t staging_bytes(int device) const;
+  int64_t peak_staging_bytes(int device) const;
+  const std::vector<DeviceId>& devices() const { return devices_; }
+
+ private:
+  struct Counter {
+    std::atomic<int64_t> bytes{0}, nanoseconds{0};
+  };
+  const std::vector<DeviceId> devices_;
+  std::array<std::array<Counter, kMaxDevices>, kMaxDevices> links_;
+  std::array<std::atomic<int64_t>, kMaxDevices> staging_{}, peak_staging_{};
+};
+
+}  // namespace distorch
+
+#endif  // LIB_DISTORCH_TRANSFER_METER_H_

@@ -1,0 +1,117 @@
+// Plain types of the model half of the service: what a client asks of the registry, and what it is told.
+// Free of LibTorch and protobuf; server/ translates. Bytes are bytes, times are seconds.
+#ifndef LIB_SERVING_LOAD_SPEC_H_
+#define LIB_SERVING_LOAD_SPEC_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace distorch {
+
+// The node's fields under the node's names. Absent fields take the node's defaults (reference-semantics).
+struct LoadSpec {
+  std::string ckpt_name;
+  std::optional<std::string> unet_compute_device;
+  std::optional<double> unet_virtual_vram_gb;
+  std::optional<std::string> unet_donor_device;
+  std::optional<std::string> clip_compute_device;
+  std::optional<double> clip_virtual_vram_gb;
+  std::optional<std::string> clip_donor_device;
+  std::optional<std::string> vae_device;
+  std::optional<std::string> unet_expert_mode_allocations;
+  std::optional<std::string> clip_expert_mode_allocations;
+  std::optional<bool> high_precision_loras;
+  std::optional<bool> eject_models;
+  std::optional<std::string> weight_dtype;
+  std::optional<int64_t> lease_seconds;
+  std::optional<bool> reference_rounding;
+};
+
+struct DeviceBytes {
+  std::string device;
+  int64_t planned_bytes = 0;
+  int64_t measured_bytes = 0;  // 0 in a plan
+  int blocks = 0;
+};
+struct BlockPlacement {
+  std::string name;
+  std::string device;
+  int64_t bytes = 0;
+};
+struct ComponentPlacement {
+  std::string component;  // "unet", "clip", "vae"
+  std::string compute_device;
+  std::vector<DeviceBytes> devices;    // those that hold blocks, in the planner's order
+  std::vector<BlockPlacement> blocks;  // only in a plan
+  std::string allocation;              // the fields in the reference's one-line form
+};
+using Placement = std::vector<ComponentPlacement>;
+
+struct CheckpointPlan {
+  std::string family;
+  Placement placement;
+  bool fits = false;
+  std::string reason;  // why it does not fit: who holds what
+};
+
+struct LoadProgress {
+  std::string phase;  // "open", "detect", "plan", "reserve", "weights"
+  int64_t bytes_done = 0;
+  int64_t bytes_total = 0;
+};
+
+struct LoadResult {
+  std::string model, clip, vae;  // handles; empty for a component that the file lacks
+  std::string family;
+  Placement placement;
+  std::map<std::string, double> phase_seconds;
+};
+
+struct DeviceInfo {
+  std::string name, kind, description, uuid;
+  int64_t total_bytes = 0, free_bytes = 0, weights_bytes = 0, reserved_bytes = 0, staging_bytes = 0;
+  int64_t activation_bytes = 0;  // allocated on the device and neither weights nor staging; 0 where the device cannot tell
+  int queue_length = 0;          // jobs waiting for the device's executor
+};
+
+struct CheckpointInfo {
+  std::string ckpt_name;
+  int64_t bytes = 0;
+  std::string format;
+  std::string family;  // empty when unknown
+  std::string error;   // why it cannot be loaded; empty when it can
+};
+
+struct ModelInfo {
+  std::string handle;
+  std::string kind;  // "model", "clip", "vae"
+  std::string ckpt_name;
+  std::string family;
+  std::string state;  // "LOADING", "READY", "UNLOADING"
+  int in_use = 0;
+  std::vector<DeviceBytes> devices;
+};
+
+struct UnloadSpec {
+  std::vector<std::string> handles;
+  bool all = false;
+  bool force = false;
+};
+struct UnloadReceipt {
+  std::map<std::string, int64_t> freed_bytes;  // by device
+  int handles_closed = 0;
+};
+
+struct LinkInfo {
+  std::string from, to;
+  int64_t bytes = 0;
+  double seconds = 0;
+  bool overlapped = false;
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_LOAD_SPEC_H_

@@ -1,0 +1,23 @@
+// How the core tells of what it measured without knowing who counts (server/metrics does).
+#ifndef LIB_SERVING_OBSERVER_H_
+#define LIB_SERVING_OBSERVER_H_
+
+#include <string_view>
+
+namespace distorch {
+
+// Thread-safe. The default does nothing.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // A phase of a load ("load_open", "load_weights", …) or of an inference ("queue", "text", "sample", "step", "decode", "encode") ended.
+  virtual void PhaseDone(std::string_view phase, std::string_view family, double seconds) {
+    (void)phase, (void)family, (void)seconds;
+  }
+  // |measured - planned| / planned of a finished load.
+  virtual void PlanError(std::string_view family, double ratio) { (void)family, (void)ratio; }
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_OBSERVER_H_
