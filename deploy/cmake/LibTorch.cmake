@@ -10,17 +10,20 @@ add_library(distorch_torch INTERFACE)
 target_include_directories(distorch_torch SYSTEM INTERFACE
   ${DISTORCH_TORCH_DIR}/include ${DISTORCH_TORCH_DIR}/include/torch/csrc/api/include)
 target_link_directories(distorch_torch INTERFACE ${DISTORCH_TORCH_DIR}/lib)
-# libtorch_cpu keeps its own OpenMP runtime; the wheel's libraries are found at run time by rpath.
+# The wheel's libraries are found at run time by rpath; symbols they take from the shared objects loaded with them (their
+# own OpenMP runtime, NVIDIA's wheels) are not ours to resolve.
 target_link_options(distorch_torch INTERFACE -Wl,-rpath,${DISTORCH_TORCH_DIR}/lib -Wl,--allow-shlib-undefined)
-target_link_libraries(distorch_torch INTERFACE torch torch_cpu c10)
-# The wheel's libraries need symbols from shared objects that are loaded with them, not linked by us.
+# Never libtorch.so: it needs libtorch_cuda.so, which an install for the CPU alone cannot load.
+target_link_libraries(distorch_torch INTERFACE torch_cpu c10)
 
-# CUDA: where the toolkit is, the CUDA device and kernels are compiled; the program still starts without a driver.
-include(CheckLanguage)
-check_language(CUDA)
-if(CMAKE_CUDA_COMPILER AND EXISTS ${DISTORCH_TORCH_DIR}/lib/libtorch_cuda.so)
+# DISTORCH_CUDA: the wheel's CUDA half is here with the NVIDIA libraries it needs. It registers itself when it is loaded,
+# so it must stay linked though nothing refers to it; without a driver the program starts all the same and sees no device.
+if(EXISTS ${DISTORCH_TORCH_DIR}/lib/libtorch_cuda.so AND EXISTS ${DISTORCH_TORCH_DIR}/../nvidia/cudnn/lib)
   set(DISTORCH_CUDA ON)
+  target_include_directories(distorch_torch SYSTEM INTERFACE ${DISTORCH_TORCH_DIR}/../nvidia/cu13/include)
+  target_link_libraries(distorch_torch INTERFACE
+    -Wl,--push-state,--no-as-needed,-ltorch_cuda,-lc10_cuda,--pop-state)
 else()
   set(DISTORCH_CUDA OFF)
 endif()
-message(STATUS "LibTorch: ${DISTORCH_TORCH_DIR} (CUDA device: ${DISTORCH_CUDA})")
+message(STATUS "LibTorch: ${DISTORCH_TORCH_DIR} (CUDA: ${DISTORCH_CUDA})")

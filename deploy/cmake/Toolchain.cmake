@@ -1,8 +1,16 @@
 # Compiler, linker and cache settings shared by every target.
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
-  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  # Without the two sloppinesses (and GCC's -fpch-preprocess) nothing that uses a precompiled header is ever a hit: see
+  # ccache's manual, "Precompiled headers". Paths below the source folder are hashed relative to it, so that build trees
+  # and clones share their entries; debug information then names the folder that compiled first.
+  set(cached_compiler ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${cached_compiler})
+  set(CMAKE_C_COMPILER_LAUNCHER ${cached_compiler})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-fpch-preprocess)
+  endif()
 endif()
 find_program(MOLD_PROGRAM mold)
 if(MOLD_PROGRAM AND NOT DISTORCH_FUZZ)
