@@ -13,17 +13,7 @@ target_link_directories(distorch_torch INTERFACE ${DISTORCH_TORCH_DIR}/lib)
 # The wheel's libraries are found at run time by rpath; symbols they take from the shared objects loaded with them (their
 # own OpenMP runtime, NVIDIA's wheels) are not ours to resolve.
 target_link_options(distorch_torch INTERFACE -Wl,-rpath,${DISTORCH_TORCH_DIR}/lib -Wl,--allow-shlib-undefined)
-# Never libtorch.so: it needs libtorch_cuda.so, which an install for the CPU alone cannot load.
+# Not libtorch.so, which needs libtorch_cuda.so and all of NVIDIA's libraries: lib/device loads the CUDA half at run time
+# where there is a driver, so one program serves every machine.
 target_link_libraries(distorch_torch INTERFACE torch_cpu c10)
-
-# DISTORCH_CUDA: the wheel's CUDA half is here with the NVIDIA libraries it needs. It registers itself when it is loaded,
-# so it must stay linked though nothing refers to it; without a driver the program starts all the same and sees no device.
-if(EXISTS ${DISTORCH_TORCH_DIR}/lib/libtorch_cuda.so AND EXISTS ${DISTORCH_TORCH_DIR}/../nvidia/cudnn/lib)
-  set(DISTORCH_CUDA ON)
-  target_include_directories(distorch_torch SYSTEM INTERFACE ${DISTORCH_TORCH_DIR}/../nvidia/cu13/include)
-  target_link_libraries(distorch_torch INTERFACE
-    -Wl,--push-state,--no-as-needed,-ltorch_cuda,-lc10_cuda,--pop-state)
-else()
-  set(DISTORCH_CUDA OFF)
-endif()
-message(STATUS "LibTorch: ${DISTORCH_TORCH_DIR} (CUDA: ${DISTORCH_CUDA})")
+message(STATUS "LibTorch: ${DISTORCH_TORCH_DIR}")
