@@ -1,0 +1,224 @@
+#include "server/metrics.h"
+
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <exception>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace distorch {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+// From a step on an accelerator to a load from a cold disk.
+const Histogram::BucketBoundaries kSecondsBuckets = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+// Names and helps of what is fed as it happens.
+constexpr char kRequests[] = "distorchd_requests_total";
+constexpr char kRequestsHelp[] = "RPCs finished, by method and gRPC status code.";
+constexpr char kRequestSeconds[] = "distorchd_request_seconds";
+constexpr char kRequestSecondsHelp[] = "Time from the arrival of an RPC to its status.";
+constexpr char kPhaseSeconds[] = "distorchd_phase_seconds";
+constexpr char kPhaseSecondsHelp[] =
+    "Time of each phase of loads (load_*) and of inferences, by model family.";
+constexpr char kPlanError[] = "distorchd_plan_error_ratio";
+constexpr char kPlanErrorHelp[] =
+    "|measured - planned| / planned bytes of the family's last finished load.";
+
+using Labels = std::vector<ClientMetric::Label>;
+
+MetricFamily GaugeFamily(std::string name, std::string help) {
+  return {std::move(name), std::move(help), MetricType::Gauge, {}};
+}
+MetricFamily CounterFamily(std::string name, std::string help) {
+  return {std::move(name), std::move(help), MetricType::Counter, {}};
+}
+
+void Add(MetricFamily* family, Labels labels, double value) {
+  ClientMetric metric;
+  metric.label = std::move(labels);
+  (family->type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+  family->metric.push_back(std::move(metric));
+}
+
+void AppendDevices(const std::vector<DeviceInfo>& devices, std::vector<MetricFamily>* out) {
+  MetricFamily memory = GaugeFamily("distorchd_device_memory_bytes",
+                                    "Memory of a device: total, free, and what distorchd holds: "
+                                    "weights, reserved by loads under way, staging buffers "
+                                    "and activations.");
+  MetricFamily queue = GaugeFamily("distorchd_queue_length", "Requests that wait for the device.");
+  for (const DeviceInfo& device : devices) {
+    const std::pair<const char*, int64_t> kinds[] = {
+        {"total", device.total_bytes},     {"free", device.free_bytes},
+        {"weights", device.weights_bytes}, {"reserved", device.reserved_bytes},
+        {"staging", device.staging_bytes}, {"activations", device.activation_bytes},
+    };
+    for (const auto& [kind, bytes] : kinds) {
+      Add(&memory, {{"device", device.name}, {"uuid", device.uuid}, {"kind", kind}},
+          static_cast<double>(bytes));
+    }
+    Add(&queue, {{"device", device.name}}, device.queue_length);
+  }
+  out->push_back(std::move(memory));
+  out->push_back(std::move(queue));
+}
+
+void AppendModels(const std::vector<ModelInfo>& models, std::vector<MetricFamily>* out) {
+  std::map<std::string, int> states = {{"LOADING", 0}, {"READY", 0}, {"UNLOADING", 0}};
+  // A checkpoint may be loaded twice with different fields: one series has their sum.
+  std::map<std::tuple<std::string, std::string, std::string>, int64_t> bytes;
+  for (const ModelInfo& model : models) {
+    ++states[model.state];
+    const std::string component = model.kind == "model" ? "unet" : model.kind;
+    for (const DeviceBytes& device : model.devices) {
+      bytes[{model.ckpt_name, component, device.device}] += device.measured_bytes;
+    }
+  }
+  MetricFamily by_state = GaugeFamily("distorchd_models", "Handles that are open, by state.");
+  for (const auto& [state, count] : states) Add(&by_state, {{"state", state}}, count);
+  MetricFamily stored = GaugeFamily("distorchd_component_bytes",
+                                    "Weights really stored, by checkpoint, component and device.");
+  for (const auto& [key, value] : bytes) {
+    const auto& [model, component, device] = key;
+    Add(&stored, {{"model", model}, {"component", component}, {"device", device}},
+        static_cast<double>(value));
+  }
+  out->push_back(std::move(by_state));
+  out->push_back(std::move(stored));
+}
+
+void AppendLinks(const std::vector<LinkInfo>& links, std::vector<MetricFamily>* out) {
+  MetricFamily bytes =
+      CounterFamily("distorchd_transfer_bytes_total",
+                    "Weights brought from where they are stored to where they compute.");
+  MetricFamily seconds =
+      CounterFamily("distorchd_transfer_seconds_total",
+                    "Time of these transfers, by whether computation went on meanwhile.");
+  std::map<std::pair<std::string, std::string>, int64_t> totals;
+  for (const LinkInfo& link : links) {
+    totals[{link.from, link.to}] += link.bytes;
+    Add(&seconds,
+        {{"from", link.from}, {"to", link.to}, {"overlapped", link.overlapped ? "true" : "false"}},
+        link.seconds);
+  }
+  for (const auto& [ends, total] : totals) {
+    Add(&bytes, {{"from", ends.first}, {"to", ends.second}}, static_cast<double>(total));
+  }
+  out->push_back(std::move(bytes));
+  out->push_back(std::move(seconds));
+}
+
+}  // namespace
+
+struct Metrics::Families {
+  // Declared first: the families live in it.
+  prometheus::Registry registry;
+  prometheus::Family<Counter>& requests =
+      prometheus::BuildCounter().Name(kRequests).Help(kRequestsHelp).Register(registry);
+  prometheus::Family<Histogram>& request_seconds = prometheus::BuildHistogram()
+                                                       .Name(kRequestSeconds)
+                                                       .Help(kRequestSecondsHelp)
+                                                       .Register(registry);
+  prometheus::Family<Histogram>& phase_seconds =
+      prometheus::BuildHistogram().Name(kPhaseSeconds).Help(kPhaseSecondsHelp).Register(registry);
+  prometheus::Family<Gauge>& plan_error =
+      prometheus::BuildGauge().Name(kPlanError).Help(kPlanErrorHelp).Register(registry);
+};
+
+// What one GET /metrics sees.
+class Metrics::Scrape : public prometheus::Collectable {
+ public:
+  Scrape(const prometheus::Registry* registry, DaemonCore* core)
+      : registry_(registry), core_(core) {}
+
+  std::vector<MetricFamily> Collect() const override {
+    // The registry leaves out families without series; they are listed here, so that their names
+    // can be found.
+    std::map<std::string, MetricFamily> fed = {
+        {kRequests, CounterFamily(kRequests, kRequestsHelp)},
+        {kRequestSeconds, {kRequestSeconds, kRequestSecondsHelp, MetricType::Histogram, {}}},
+        {kPhaseSeconds, {kPhaseSeconds, kPhaseSecondsHelp, MetricType::Histogram, {}}},
+        {kPlanError, GaugeFamily(kPlanError, kPlanErrorHelp)},
+    };
+    for (MetricFamily& family : registry_->Collect()) fed[family.name] = std::move(family);
+    std::vector<MetricFamily> result;
+    for (auto& [name, family] : fed) result.push_back(std::move(family));
+    AppendDevices(core_->ListDevices(), &result);
+    AppendModels(core_->ListModels(), &result);
+    AppendLinks(core_->Links(), &result);
+    return result;
+  }
+
+ private:
+  const prometheus::Registry* registry_;
+  DaemonCore* core_;
+};
+
+struct Metrics::Http {
+  explicit Http(const std::string& address) : exposer(address) {}
+  prometheus::Exposer exposer;
+};
+
+Metrics::Metrics(const BuildInfo& build) : families_(std::make_unique<Families>()) {
+  prometheus::BuildGauge()
+      .Name("distorchd_build_info")
+      .Help("Always 1; the labels say what this program is made of.")
+      .Register(families_->registry)
+      .Add({{"version", build.version}, {"torch", build.torch}, {"cuda", build.cuda}})
+      .Set(1);
+}
+
+Metrics::~Metrics() { StopServing(); }
+
+void Metrics::PhaseDone(std::string_view phase, std::string_view family, double seconds) {
+  families_->phase_seconds
+      .Add({{"phase", std::string(phase)}, {"family", std::string(family)}}, kSecondsBuckets)
+      .Observe(seconds);
+}
+
+void Metrics::PlanError(std::string_view family, double ratio) {
+  families_->plan_error.Add({{"family", std::string(family)}}).Set(ratio);
+}
+
+void Metrics::RequestDone(std::string_view method, std::string_view code, double seconds) {
+  families_->requests.Add({{"method", std::string(method)}, {"code", std::string(code)}})
+      .Increment();
+  families_->request_seconds.Add({{"method", std::string(method)}}, kSecondsBuckets)
+      .Observe(seconds);
+}
+
+absl::StatusOr<int> Metrics::Serve(const std::string& address, DaemonCore* core) {
+  try {
+    http_ = std::make_unique<Http>(address);
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot serve metrics on ", address, " (", error.what(),
+                     "): is the port in use, or the address not this machine's?"));
+  }
+  scrape_ = std::make_shared<Scrape>(&families_->registry, core);
+  http_->exposer.RegisterCollectable(scrape_);
+  return http_->exposer.GetListeningPorts().front();
+}
+
+void Metrics::StopServing() {
+  http_.reset();
+  scrape_.reset();
+}
+
+}  // namespace distorch

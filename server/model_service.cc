@@ -1,0 +1,198 @@
+#include "server/model_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "lib/base/status_macros.h"
+#include "server/reactors.h"
+#include "server/translate.h"
+
+namespace distorch {
+namespace {
+
+using LoadStream = EventStream<v1::LoadCheckpointEvent>;
+
+// Lets through the first report of each phase, its last (all bytes done), and about 20 a second
+// between. Thread-safe.
+class Throttle {
+ public:
+  bool Admits(const LoadProgress& progress) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    const absl::Time now = absl::Now();
+    const bool complete = progress.bytes_total > 0 && progress.bytes_done >= progress.bytes_total;
+    if (progress.phase == phase_ && !complete && now - last_ < kInterval) return false;
+    phase_ = progress.phase;
+    last_ = now;
+    return true;
+  }
+
+ private:
+  static constexpr absl::Duration kInterval = absl::Milliseconds(50);
+
+  absl::Mutex mutex_;
+  std::string phase_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+};
+
+void LogLoad(Logger* logger, const std::string& ckpt_name,
+             const absl::StatusOr<LoadResult>& result) {
+  if (!result.ok()) {
+    logger->Warning("load failed",
+                    {{"ckpt_name", ckpt_name}, {"error", std::string(result.status().message())}});
+    return;
+  }
+  double seconds = 0;
+  for (const auto& [phase, time] : result->phase_seconds) seconds += time;
+  int64_t bytes = 0;
+  for (const ComponentPlacement& component : result->placement) {
+    for (const DeviceBytes& device : component.devices) bytes += device.measured_bytes;
+  }
+  logger->Info("loaded", {{"ckpt_name", ckpt_name},
+                          {"family", result->family},
+                          {"bytes", bytes},
+                          {"seconds", seconds}});
+}
+
+void LogUnload(Logger* logger, const UnloadReceipt& receipt) {
+  int64_t bytes = 0;
+  for (const auto& [device, freed] : receipt.freed_bytes) bytes += freed;
+  logger->Info("unloaded", {{"handles", int64_t{receipt.handles_closed}}, {"bytes", bytes}});
+}
+
+}  // namespace
+
+template <typename Work>
+grpc::ServerUnaryReactor* ModelService::RunInPool(grpc::CallbackServerContext* context,
+                                                  std::string_view method, Work work) {
+  return UnaryCall::Run(monitor_, context, method, [this, &work](const UnaryCallPtr& call) {
+    pool_->Run([call, work = std::move(work)] {
+      const absl::Status cancelled = call->cancel()->Check();
+      call->Finish(cancelled.ok() ? work() : cancelled);
+    });
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::ListDevices(grpc::CallbackServerContext* context,
+                                                    const v1::ListDevicesRequest*,
+                                                    v1::ListDevicesResponse* response) {
+  return RunInPool(context, "ListDevices", [this, response] {
+    ToProto(core_->ListDevices(), response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::ListCheckpoints(grpc::CallbackServerContext* context,
+                                                        const v1::ListCheckpointsRequest*,
+                                                        v1::ListCheckpointsResponse* response) {
+  return RunInPool(context, "ListCheckpoints", [this, response] {
+    ToProto(core_->ListCheckpoints(), response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::PlanCheckpoint(grpc::CallbackServerContext* context,
+                                                       const v1::LoadCheckpointRequest* request,
+                                                       v1::PlanCheckpointResponse* response) {
+  return RunInPool(context, "PlanCheckpoint", [this, request, response]() -> absl::Status {
+    ASSIGN_OR_RETURN(const LoadSpec spec, ToLoadSpec(*request));
+    ASSIGN_OR_RETURN(const CheckpointPlan plan, core_->PlanCheckpoint(spec));
+    ToProto(plan, response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::LoadCheckpoint(grpc::CallbackServerContext* context,
+                                                       const v1::LoadCheckpointRequest* request,
+                                                       v1::LoadCheckpointResponse* response) {
+  return UnaryCall::Run(monitor_, context, "LoadCheckpoint", [&](const UnaryCallPtr& call) {
+    absl::StatusOr<LoadSpec> spec = ToLoadSpec(*request);
+    if (!spec.ok()) return call->Finish(spec.status());
+    core_->LoadCheckpoint(*spec, call->cancel(), nullptr,
+                          [call, response, logger = monitor_->logger(),
+                           ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
+                            LogLoad(logger, ckpt_name, result);
+                            if (result.ok()) ToProto(*result, response);
+                            call->Finish(result.status());
+                          });
+  });
+}
+
+grpc::ServerWriteReactor<v1::LoadCheckpointEvent>* ModelService::LoadCheckpointStream(
+    grpc::CallbackServerContext* context, const v1::LoadCheckpointRequest* request) {
+  return LoadStream::Run(
+      monitor_, context, "LoadCheckpointStream", [&](const std::shared_ptr<LoadStream>& stream) {
+        absl::StatusOr<LoadSpec> spec = ToLoadSpec(*request);
+        if (!spec.ok()) return stream->Finish(spec.status());
+        auto progress = [stream,
+                         throttle = std::make_shared<Throttle>()](const LoadProgress& progress) {
+          if (!throttle->Admits(progress)) return;
+          v1::LoadCheckpointEvent event;
+          ToProto(progress, &event);
+          stream->Send(std::move(event), /*droppable=*/true);
+        };
+        core_->LoadCheckpoint(*spec, stream->cancel(), std::move(progress),
+                              [stream, logger = monitor_->logger(),
+                               ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
+                                LogLoad(logger, ckpt_name, result);
+                                if (result.ok()) {
+                                  v1::LoadCheckpointEvent event;
+                                  ToProto(*result, event.mutable_done());
+                                  stream->Send(std::move(event), /*droppable=*/false);
+                                }
+                                stream->Finish(result.status());
+                              });
+      });
+}
+
+grpc::ServerUnaryReactor* ModelService::ApplyLora(grpc::CallbackServerContext* context,
+                                                  const v1::ApplyLoraRequest*,
+                                                  v1::ApplyLoraResponse*) {
+  return UnaryCall::Run(monitor_, context, "ApplyLora", [](const UnaryCallPtr& call) {
+    call->Finish(
+        absl::UnimplementedError("this version of distorchd applies no LoRA; merge it into the "
+                                 "checkpoint before loading it"));
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::SetClipSkip(grpc::CallbackServerContext* context,
+                                                    const v1::SetClipSkipRequest* request,
+                                                    v1::SetClipSkipResponse* response) {
+  return RunInPool(context, "SetClipSkip", [this, request, response]() -> absl::Status {
+    RETURN_IF_ERROR(CheckClipSkip(*request));
+    ASSIGN_OR_RETURN(*response->mutable_clip(),
+                     core_->SetClipSkip(request->clip(), request->stop_at_layer()));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
+                                                   const v1::ListModelsRequest*,
+                                                   v1::ListModelsResponse* response) {
+  return RunInPool(context, "ListModels", [this, response] {
+    ToProto(core_->ListModels(), response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::Unload(grpc::CallbackServerContext* context,
+                                               const v1::UnloadRequest* request,
+                                               v1::UnloadResponse* response) {
+  return UnaryCall::Run(monitor_, context, "Unload", [&](const UnaryCallPtr& call) {
+    absl::StatusOr<UnloadSpec> spec = ToUnloadSpec(*request);
+    if (!spec.ok()) return call->Finish(spec.status());
+    core_->Unload(*spec, [call, response,
+                          logger = monitor_->logger()](absl::StatusOr<UnloadReceipt> receipt) {
+      if (receipt.ok()) {
+        LogUnload(logger, *receipt);
+        ToProto(*receipt, response);
+      }
+      call->Finish(receipt.status());
+    });
+  });
+}
+
+}  // namespace distorch

@@ -1,0 +1,50 @@
+#include "server/status.h"
+
+#include "lib/base/utf8.h"
+
+namespace distorch {
+namespace {
+
+// Bytes of the message as they travel: gRPC percent-encodes all but printable ASCII.
+constexpr std::size_t kMaxEncodedMessage = 6000;
+constexpr std::string_view kCutNote = " [cut]";
+
+std::size_t EncodedSize(char c) { return c >= 0x20 && c <= 0x7e && c != '%' ? 1 : 3; }
+
+std::string Cut(std::string message) {
+  std::size_t encoded = 0;
+  for (std::size_t i = 0; i < message.size(); ++i) {
+    encoded += EncodedSize(message[i]);
+    if (encoded <= kMaxEncodedMessage) continue;
+    // Back to the first byte of the character that does not fit.
+    while (i > 0 && (message[i] & 0xC0) == 0x80) --i;
+    message.resize(i);
+    message += kCutNote;
+    break;
+  }
+  return message;
+}
+
+}  // namespace
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  // absl maps codes it does not know to UNKNOWN; the known ones have gRPC's numbers.
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      Cut(CleanUtf8(status.message())));
+}
+
+std::string CodeName(const absl::Status& status) { return absl::StatusCodeToString(status.code()); }
+
+std::string CleanUtf8(std::string_view text) {
+  std::string clean;
+  while (true) {
+    const std::size_t valid = Utf8PrefixLength(text);
+    clean += text.substr(0, valid);
+    if (valid == text.size()) return clean;
+    clean += "\xEF\xBF\xBD";
+    text.remove_prefix(valid + 1);
+  }
+}
+
+}  // namespace distorch

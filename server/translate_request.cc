@@ -1,0 +1,299 @@
+// The half of translate.h that reads requests.
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "absl/algorithm/container.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "lib/base/status_macros.h"
+#include "lib/base/utf8.h"
+#include "server/translate.h"
+#include "server/translate_tensor.h"
+
+namespace distorch {
+namespace {
+
+constexpr double kMaxVirtualVramGb = 128;
+constexpr int kMaxSteps = 10'000;
+constexpr double kMaxScale = 1000;  // of cfg and guidance
+constexpr int kMinImageSide = 16, kMaxImageSide = 8192, kMaxBatch = 64;
+constexpr int kMinTile = 64;
+constexpr const char* kWeightDtypes[] = {"default", "fp32",       "fp16",
+                                         "bf16",    "fp8_e4m3fn", "fp8_e5m2"};
+
+template <typename... Parts>
+absl::Status Bad(std::string_view field, const Parts&... what) {
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", what...));
+}
+
+absl::Status CheckInt(std::string_view field, int64_t value, int64_t min, int64_t max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return Bad(field, value, " is not from ", min, " to ", max);
+}
+
+absl::Status CheckNumber(std::string_view field, double value, double min, double max) {
+  if (value >= min && value <= max) return absl::OkStatus();  // false for NaN
+  return Bad(field, value, " is not a number from ", min, " to ", max);
+}
+
+absl::Status CheckHandle(std::string_view field, const std::string& handle) {
+  if (!handle.empty()) return absl::OkStatus();
+  return Bad(field, "is required: a handle that LoadCheckpoint returned");
+}
+
+absl::StatusOr<HostConditioning> ToConditioning(const v1::Conditioning& in,
+                                                const std::string& field) {
+  HostConditioning out;
+  ASSIGN_OR_RETURN(out.cross_attention,
+                   ToFloatTensor(in.cross_attention(), field + ".cross_attention"));
+  if (in.has_pooled()) {
+    ASSIGN_OR_RETURN(out.pooled, ToFloatTensor(in.pooled(), field + ".pooled"));
+  }
+  if (in.has_attention_mask()) {
+    ASSIGN_OR_RETURN(out.attention_mask,
+                     ToAnyTensor(in.attention_mask(), field + ".attention_mask"));
+  }
+  if (in.has_concat()) {
+    ASSIGN_OR_RETURN(out.concat, ToFloatTensor(in.concat(), field + ".concat"));
+  }
+  if (in.has_guidance()) {
+    RETURN_IF_ERROR(CheckNumber(field + ".guidance", in.guidance(), 0, kMaxScale));
+    out.guidance = in.guidance();
+  }
+  if (in.has_size()) {
+    const v1::SizeConditioning& size = in.size();
+    for (int value : {size.width(), size.height(), size.crop_w(), size.crop_h(),
+                      size.target_width(), size.target_height()}) {
+      RETURN_IF_ERROR(CheckInt(field + ".size", value, 0, 1 << 20));
+    }
+    out.size = HostSizeConditioning{size.width(),  size.height(),       size.crop_w(),
+                                    size.crop_h(), size.target_width(), size.target_height(),
+                                    std::nullopt};
+    if (size.has_aesthetic_score()) {
+      RETURN_IF_ERROR(
+          CheckNumber(field + ".size.aesthetic_score", size.aesthetic_score(), 0, 1000));
+      out.size->aesthetic_score = size.aesthetic_score();
+    }
+  }
+  return out;
+}
+
+// 0 and "" in fields without presence: the reference node's defaults, which the struct has.
+absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in) {
+  SamplingOptions out;
+  out.seed = in.seed();
+  if (in.steps() != 0) out.steps = in.steps();
+  if (in.cfg() != 0) out.cfg = in.cfg();
+  if (!in.sampler_name().empty()) out.sampler_name = in.sampler_name();
+  if (!in.scheduler().empty()) out.scheduler = in.scheduler();
+  if (in.denoise() != 0) out.denoise = in.denoise();
+  RETURN_IF_ERROR(CheckInt("options.steps", out.steps, 1, kMaxSteps));
+  RETURN_IF_ERROR(CheckNumber("options.cfg", out.cfg, 0, kMaxScale));
+  RETURN_IF_ERROR(CheckNumber("options.denoise", out.denoise, 0, 1));
+  if (in.has_start_step()) {
+    RETURN_IF_ERROR(CheckInt("options.start_step", in.start_step(), 0, kMaxSteps));
+    out.start_step = in.start_step();
+  }
+  if (in.has_end_step()) {
+    RETURN_IF_ERROR(CheckInt("options.end_step", in.end_step(), 0, kMaxSteps));
+    out.end_step = in.end_step();
+  }
+  if (in.has_guidance()) {
+    RETURN_IF_ERROR(CheckNumber("options.guidance", in.guidance(), 0, kMaxScale));
+    out.guidance = in.guidance();
+  }
+  if (in.has_add_noise()) out.add_noise = in.add_noise();
+  if (in.has_force_full_denoise()) out.force_full_denoise = in.force_full_denoise();
+  return out;
+}
+
+absl::StatusOr<std::vector<double>> ToSigmas(const google::protobuf::RepeatedField<double>& in,
+                                             std::string_view field) {
+  for (double sigma : in) {
+    if (!(std::isfinite(sigma) && sigma >= 0))
+      return Bad(field, sigma, " is not a finite number of at least 0");
+  }
+  return std::vector<double>(in.begin(), in.end());
+}
+
+// An empty string says as little as an absent one where a name is expected.
+std::optional<std::string> NonEmpty(const std::string& text) {
+  return text.empty() ? std::nullopt : std::optional<std::string>(text);
+}
+
+absl::StatusOr<int> ToImageSide(std::string_view field, int value) {
+  if (value == 0) return InferSpec().width;
+  RETURN_IF_ERROR(CheckInt(field, value, kMinImageSide, kMaxImageSide));
+  if (value % 8 != 0) return Bad(field, value, " is not a multiple of 8");
+  return value;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadSpec> ToLoadSpec(const v1::LoadCheckpointRequest& in) {
+  if (in.ckpt_name().empty())
+    return Bad("ckpt_name", "is required: a name that ListCheckpoints returns");
+  LoadSpec out;
+  out.ckpt_name = in.ckpt_name();
+  out.unet_compute_device = NonEmpty(in.unet_compute_device());
+  out.unet_donor_device = NonEmpty(in.unet_donor_device());
+  out.clip_compute_device = NonEmpty(in.clip_compute_device());
+  out.clip_donor_device = NonEmpty(in.clip_donor_device());
+  out.vae_device = NonEmpty(in.vae_device());
+  out.unet_expert_mode_allocations = NonEmpty(in.unet_expert_mode_allocations());
+  out.clip_expert_mode_allocations = NonEmpty(in.clip_expert_mode_allocations());
+  out.weight_dtype = NonEmpty(in.weight_dtype());
+  if (in.has_unet_virtual_vram_gb()) {
+    RETURN_IF_ERROR(
+        CheckNumber("unet_virtual_vram_gb", in.unet_virtual_vram_gb(), 0, kMaxVirtualVramGb));
+    out.unet_virtual_vram_gb = in.unet_virtual_vram_gb();
+  }
+  if (in.has_clip_virtual_vram_gb()) {
+    RETURN_IF_ERROR(
+        CheckNumber("clip_virtual_vram_gb", in.clip_virtual_vram_gb(), 0, kMaxVirtualVramGb));
+    out.clip_virtual_vram_gb = in.clip_virtual_vram_gb();
+  }
+  if (in.has_lease_seconds()) {
+    if (in.lease_seconds() < 0) return Bad("lease_seconds", in.lease_seconds(), " is negative");
+    out.lease_seconds = in.lease_seconds();
+  }
+  if (in.has_high_precision_loras()) out.high_precision_loras = in.high_precision_loras();
+  if (in.has_eject_models()) out.eject_models = in.eject_models();
+  if (in.has_reference_rounding()) out.reference_rounding = in.reference_rounding();
+  if (out.weight_dtype.has_value() && !absl::c_linear_search(kWeightDtypes, *out.weight_dtype)) {
+    return Bad("weight_dtype", Quoted(*out.weight_dtype), " is not one of ",
+               absl::StrJoin(kWeightDtypes, ", "));
+  }
+  return out;
+}
+
+absl::StatusOr<UnloadSpec> ToUnloadSpec(const v1::UnloadRequest& in) {
+  if (in.all() == (in.handles_size() > 0)) {
+    return Bad("handles",
+               in.all() ? "must be empty when all is set" : "is required unless all is set");
+  }
+  for (const std::string& handle : in.handles()) RETURN_IF_ERROR(CheckHandle("handles", handle));
+  return UnloadSpec{{in.handles().begin(), in.handles().end()}, in.all(), in.force()};
+}
+
+absl::Status CheckClipSkip(const v1::SetClipSkipRequest& in) {
+  RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
+  if (in.stop_at_layer() > -1) {
+    return Bad("stop_at_layer", in.stop_at_layer(),
+               " is not -1 (the last layer) or less (earlier ones)");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& in) {
+  RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
+  return EncodeTextSpec{in.clip(), in.text()};
+}
+
+absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in) {
+  SampleSpec out;
+  RETURN_IF_ERROR(CheckHandle("model", in.model()));
+  out.model = in.model();
+  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
+  out.positive.id = in.positive_id();
+  out.negative.id = in.negative_id();
+  if (in.has_positive()) {
+    ASSIGN_OR_RETURN(out.positive.value, ToConditioning(in.positive(), "positive"));
+  }
+  if (in.has_negative()) {
+    ASSIGN_OR_RETURN(out.negative.value, ToConditioning(in.negative(), "negative"));
+  }
+  if (!out.positive.value.has_value() && out.positive.id.empty()) {
+    return Bad("positive", "is required: a conditioning, or positive_id from EncodeText");
+  }
+  if (!out.negative.value.has_value() && out.negative.id.empty() && out.options.cfg != 1) {
+    return Bad(
+        "negative",
+        "is required unless options.cfg is 1: a conditioning, or negative_id from EncodeText");
+  }
+  ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
+  if (in.has_noise()) {
+    ASSIGN_OR_RETURN(out.noise, ToFloatTensor(in.noise(), "noise"));
+  }
+  if (in.has_noise_mask()) {
+    ASSIGN_OR_RETURN(out.noise_mask, ToFloatTensor(in.noise_mask(), "noise_mask"));
+  }
+  RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
+  out.preview_every = in.preview_every();
+  ASSIGN_OR_RETURN(out.sigmas, ToSigmas(in.sigmas(), "sigmas"));
+  RETURN_IF_ERROR(CheckInt("sigmas: their number", in.sigmas_size(), 0, kMaxSteps + 1));
+  return out;
+}
+
+absl::StatusOr<DenoiseSpec> ToDenoiseSpec(const v1::DenoiseRequest& in) {
+  DenoiseSpec out;
+  RETURN_IF_ERROR(CheckHandle("model", in.model()));
+  out.model = in.model();
+  ASSIGN_OR_RETURN(out.x, ToFloatTensor(in.x(), "x"));
+  ASSIGN_OR_RETURN(out.sigma, ToSigmas(in.sigma(), "sigma"));
+  if (in.sigma_size() != 1 && in.sigma_size() != out.x.shape[0]) {
+    return Bad("sigma", "has ", in.sigma_size(), " numbers; it needs one, or one for each of the ",
+               out.x.shape[0], " items of x");
+  }
+  ASSIGN_OR_RETURN(out.conditioning, ToConditioning(in.conditioning(), "conditioning"));
+  return out;
+}
+
+absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentRequest& in) {
+  DecodeLatentSpec out;
+  RETURN_IF_ERROR(CheckHandle("vae", in.vae()));
+  out.vae = in.vae();
+  ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
+  out.as_png = in.as_png();
+  if (in.tile_size() != 0) {
+    RETURN_IF_ERROR(CheckInt("tile_size", in.tile_size(), kMinTile, kMaxImageSide));
+    if (in.tile_size() % 8 != 0) return Bad("tile_size", in.tile_size(), " is not a multiple of 8");
+  }
+  out.tile_size = in.tile_size();
+  return out;
+}
+
+absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& in) {
+  EncodeImageSpec out;
+  RETURN_IF_ERROR(CheckHandle("vae", in.vae()));
+  out.vae = in.vae();
+  if (in.has_pixels()) {
+    ASSIGN_OR_RETURN(out.pixels, ToFloatTensor(in.pixels(), "pixels"));
+  } else if (in.encoded().empty()) {
+    return Bad("image", "is required: pixels, or encoded (the bytes of a PNG file)");
+  }
+  out.encoded = in.encoded();
+  return out;
+}
+
+absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
+  InferSpec out;
+  RETURN_IF_ERROR(CheckHandle("model", in.model()));
+  RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
+  RETURN_IF_ERROR(CheckHandle("vae", in.vae()));
+  out.model = in.model();
+  out.clip = in.clip();
+  out.vae = in.vae();
+  out.prompt = in.prompt();
+  out.negative_prompt = in.negative_prompt();
+  ASSIGN_OR_RETURN(out.width, ToImageSide("width", in.width()));
+  ASSIGN_OR_RETURN(out.height, ToImageSide("height", in.height()));
+  if (in.batch_size() != 0) out.batch_size = in.batch_size();
+  RETURN_IF_ERROR(CheckInt("batch_size", out.batch_size, 1, kMaxBatch));
+  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
+  out.init_image = in.init_image();
+  out.mask_image = in.mask_image();
+  if (out.init_image.empty() && !out.mask_image.empty()) {
+    return Bad("mask_image", "needs init_image, the image that it masks");
+  }
+  RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
+  out.preview_every = in.preview_every();
+  if (!in.image_format().empty() && in.image_format() != out.image_format) {
+    return Bad("image_format", Quoted(in.image_format()), " is not 'png', the only format there is");
+  }
+  return out;
+}
+
+}  // namespace distorch
