@@ -12,11 +12,12 @@
 
 namespace distorch {
 
-// Movable, not copyable; the mapping lives as long as the object. Const methods may be called from many threads.
+// Movable, not copyable; the mapping lives as long as the object. Const methods may be called from
+// many threads.
 class MappedFile {
  public:
-  // Errors name `path`: NOT_FOUND, PERMISSION_DENIED, or INVALID_ARGUMENT for anything that is not a regular file.
-  // An empty file maps to an empty span.
+  // Errors name `path`: NOT_FOUND, PERMISSION_DENIED, or INVALID_ARGUMENT for anything that is not
+  // a regular file. An empty file maps to an empty span.
   static absl::StatusOr<MappedFile> Open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept;
@@ -26,12 +27,13 @@ class MappedFile {
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
 
-  // The whole file, zero-copy. Reading it after somebody truncated the file raises SIGBUS: bulk reads that must
-  // survive that use ReadAt.
+  // The whole file, zero-copy. Reading it after somebody truncated the file raises SIGBUS: bulk
+  // reads that must survive that use ReadAt.
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
-  // Reads exactly out.size() bytes at `offset` through the page cache (pread), without touching the mapping, so that
-  // the pages never count as this process's memory. DATA_LOSS when the file ends before (it was truncated since).
+  // Reads exactly out.size() bytes at `offset` through the page cache (pread), without touching the
+  // mapping, so that the pages never count as this process's memory. DATA_LOSS when the file ends
+  // before (it was truncated since).
   absl::Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
 
  private:

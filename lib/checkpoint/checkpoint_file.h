@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "lib/base/mapped_file.h"
@@ -16,7 +17,8 @@ namespace distorch {
 // Immutable and thread-safe. Today's only format is safetensors (lib/checkpoint/safetensors.h).
 class CheckpointFile {
  public:
-  // Reads the header only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a checkpoint we read.
+  // Reads the header only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a
+  // checkpoint we read.
   static absl::StatusOr<std::shared_ptr<const CheckpointFile>> Open(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
@@ -26,11 +28,14 @@ class CheckpointFile {
 
   // Zero-copy view into the mapping; `info` must come from this file's index.
   std::span<const std::byte> Data(const TensorInfo& info) const;
-  // Copies out.size() bytes from `offset_in_tensor` on (MappedFile::ReadAt).
-  absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor, std::span<std::byte> out) const;
+  // Copies out.size() bytes from `offset_in_tensor` on (MappedFile::ReadAt). OUT_OF_RANGE past the
+  // tensor's end; DATA_LOSS when the file was truncated since.
+  absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor,
+                    std::span<std::byte> out) const;
 
-  // 32 hex digits that identify the content: SHA-256 over the size, the header and evenly spaced samples of the data.
-  // Equal on every host that holds the same file, whatever its name or time stamps; reads at most about 1 MiB.
+  // 32 hex digits that identify the content: SHA-256 over the size, the header and 256 evenly
+  // spaced samples of the data, the first and the last bytes among them. Equal on every host that
+  // holds the same file, whatever its name or time stamps; reads the header and at most 1 MiB more.
   absl::StatusOr<std::string> Fingerprint() const;
 
  private:

@@ -1,4 +1,5 @@
-// What a checkpoint's header says: every tensor's name, type, shape and place in the file. Nothing is loaded.
+// What a checkpoint's header says: every tensor's name, type, shape and place in the file. Nothing
+// is loaded.
 #ifndef LIB_CHECKPOINT_TENSOR_INDEX_H_
 #define LIB_CHECKPOINT_TENSOR_INDEX_H_
 
@@ -19,7 +20,7 @@ struct TensorInfo {
   uint64_t offset = 0;         // of the first byte, from the start of the file
   uint64_t bytes = 0;          // product(shape) * DTypeSize(dtype); the reader has checked it
 
-  int64_t elements() const;
+  int64_t elements() const;  // product(shape); 1 for a scalar
 };
 
 // Immutable once built. Pointers into it live as long as it does.
@@ -27,7 +28,8 @@ class TensorIndex {
  public:
   TensorIndex() = default;
   // `tensors` in file order, names unique (the reader's duty).
-  TensorIndex(std::vector<TensorInfo> tensors, absl::flat_hash_map<std::string, std::string> metadata);
+  TensorIndex(std::vector<TensorInfo> tensors,
+              absl::flat_hash_map<std::string, std::string> metadata);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const absl::flat_hash_map<std::string, std::string>& metadata() const { return metadata_; }
