@@ -62,6 +62,10 @@ void ToProto(const std::vector<DeviceInfo>& devices, v1::ListDevicesResponse* ou
     device->set_free_bytes(in.free_bytes);
     device->set_weights_bytes(in.weights_bytes);
     device->set_reserved_bytes(in.reserved_bytes);
+    device->set_uuid(in.uuid);
+    device->set_staging_bytes(in.staging_bytes);
+    device->set_activation_bytes(in.activation_bytes);
+    device->set_queue_length(in.queue_length);
   }
 }
 
