@@ -1,0 +1,100 @@
+#include "lib/models/family.h"
+
+#include <algorithm>
+#include <set>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "lib/base/status_macros.h"
+#include "lib/models/families/sd1.h"
+
+namespace distorch::models {
+namespace {
+
+bool LooksLikeAdapter(const TensorIndex& index) {
+  return std::any_of(index.tensors().begin(), index.tensors().end(), [](const TensorInfo& tensor) {
+    return absl::StrContains(tensor.name, ".lora_up.") || absl::StrContains(tensor.name, ".lora_down.") ||
+           absl::StrContains(tensor.name, ".lora_A.") || absl::StrContains(tensor.name, ".lora_B.") ||
+           absl::StrContains(tensor.name, ".lokr_") || absl::StrContains(tensor.name, ".hada_");
+  });
+}
+
+// The first one or two parts of the names, each once: enough to recognise a layout by.
+std::string Summary(const TensorIndex& index) {
+  constexpr size_t kShown = 6, kPartLength = 40;
+  std::set<std::string> parts;
+  for (const TensorInfo& tensor : index.tensors()) {
+    const size_t dot = tensor.name.find('.');
+    parts.insert(tensor.name.substr(0, std::min(dot, kPartLength)));
+    if (parts.size() > kShown) break;
+  }
+  std::vector<std::string> shown(parts.begin(), parts.end());
+  if (shown.size() > kShown) shown.back() = "…";
+  return absl::StrCat(index.tensors().size(), " tensors named ", absl::StrJoin(shown, ", "));
+}
+
+absl::Status UnknownLayout(const TensorIndex& index) {
+  if (index.tensors().empty()) return absl::InvalidArgumentError("the file holds no tensors");
+  if (LooksLikeAdapter(index)) {
+    return absl::InvalidArgumentError("this is a LoRA adapter, not a checkpoint: load a checkpoint and apply the adapter to it");
+  }
+  if (index.HasPrefix("model.diffusion_model.")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an unknown kind of diffusion model (", Summary(index), "); known families: ",
+                     absl::StrJoin(Families(), ", ", [](std::string* out, const ModelFamily* f) { out->append(f->name); })));
+  }
+  if (index.HasPrefix("encoder.conv_in.") || index.HasPrefix("first_stage_model.")) {
+    return absl::InvalidArgumentError("this is a VAE alone, not a checkpoint: it has no model.diffusion_model.* tensors");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("not a diffusion checkpoint: it has no model.diffusion_model.* tensors, but ", Summary(index)));
+}
+
+// A component's skeleton is judged as soon as it is built.
+template <typename T>
+absl::Status Judge(const absl::StatusOr<std::unique_ptr<T>>& built) {
+  RETURN_IF_ERROR(built.status());
+  return *built == nullptr ? absl::OkStatus() : (*built)->store().status();
+}
+
+}  // namespace
+
+std::span<const ModelFamily* const> Families() {
+  static const ModelFamily* const kFamilies[] = {&Sd1InpaintFamily(), &Sd1Family()};
+  return kFamilies;
+}
+
+bool HasTensor(const NamedTensors& tensors, std::string_view name) { return tensors.contains(name); }
+
+bool HasPrefix(const NamedTensors& tensors, std::string_view prefix) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
+}
+
+absl::StatusOr<const ModelFamily*> DetectFamily(const TensorIndex& index) {
+  for (const ModelFamily* family : Families()) {
+    if (family->matches(MapKeys(index, family->keys))) return family;
+  }
+  return UnknownLayout(index);
+}
+
+absl::StatusOr<Skeleton> BuildSkeleton(const TensorIndex& index) {
+  Skeleton skeleton;
+  ASSIGN_OR_RETURN(skeleton.family, DetectFamily(index));
+  // Only construction reads the map; the slots point into `index` itself.
+  const NamedTensors tensors = MapKeys(index, skeleton.family->keys);
+  auto unet = skeleton.family->build_unet(tensors);
+  RETURN_IF_ERROR(Judge(unet));
+  auto clip = skeleton.family->build_clip(tensors);
+  RETURN_IF_ERROR(Judge(clip));
+  auto vae = skeleton.family->build_vae(tensors);
+  RETURN_IF_ERROR(Judge(vae));
+  skeleton.unet = *std::move(unet);
+  skeleton.clip = *std::move(clip);
+  skeleton.vae = *std::move(vae);
+  return skeleton;
+}
+
+}  // namespace distorch::models

@@ -1,0 +1,55 @@
+// The table of model families: one definition a family, found from tensor names and shapes alone.
+#ifndef LIB_MODELS_FAMILY_H_
+#define LIB_MODELS_FAMILY_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "lib/checkpoint/tensor_index.h"
+#include "lib/models/diffusion_model.h"
+#include "lib/models/key_map.h"
+#include "lib/models/vae_model.h"
+#include "lib/text/text_encoder.h"
+
+namespace distorch::models {
+
+// What sets a family apart. Adding one means adding one definition (lib/models/families/) and a line in Families().
+struct ModelFamily {
+  std::string_view name;  // "sd1", as clients see it
+  // From the file's names to the reference's.
+  std::span<const KeyRule> keys;
+  // Whether a checkpoint, its keys mapped by `keys`, is of this family.
+  bool (*matches)(const NamedTensors& tensors);
+  // The components without weights. null for one that the file lacks. INVALID_ARGUMENT naming the tensor that does not fit.
+  absl::StatusOr<std::unique_ptr<DiffusionModel>> (*build_unet)(const NamedTensors& tensors);
+  absl::StatusOr<std::unique_ptr<text::TextEncoder>> (*build_clip)(const NamedTensors& tensors);
+  absl::StatusOr<std::unique_ptr<VaeModel>> (*build_vae)(const NamedTensors& tensors);
+};
+
+// All families, the more specific before the more general.
+std::span<const ModelFamily* const> Families();
+
+// INVALID_ARGUMENT saying what was seen instead: a LoRA, a VAE alone, an unknown layout.
+absl::StatusOr<const ModelFamily*> DetectFamily(const TensorIndex& index);
+
+// A checkpoint's components before any weight is loaded.
+struct Skeleton {
+  const ModelFamily* family = nullptr;
+  std::unique_ptr<DiffusionModel> unet;
+  std::unique_ptr<text::TextEncoder> clip;
+  std::unique_ptr<VaeModel> vae;
+};
+
+// `index` must outlive the result.
+absl::StatusOr<Skeleton> BuildSkeleton(const TensorIndex& index);
+
+// Shared by the definitions.
+bool HasTensor(const NamedTensors& tensors, std::string_view name);
+bool HasPrefix(const NamedTensors& tensors, std::string_view prefix);
+
+}  // namespace distorch::models
+
+#endif  // LIB_MODELS_FAMILY_H_

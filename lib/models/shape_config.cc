@@ -1,0 +1,237 @@
+#include "lib/models/shape_config.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "lib/base/status_macros.h"
+
+namespace distorch::models {
+namespace {
+
+using nn::UNetBlockConfig;
+
+constexpr int64_t kNormGroups = 32;
+constexpr int64_t kMaxChannels = 1 << 16;
+constexpr int64_t kClipHeadChannels = 64;
+// CLIP's vocabulary and context length: the tokenizer's ids must be valid rows.
+constexpr int64_t kClipVocabulary = 49408;
+constexpr int64_t kClipPositions = 77;
+
+// Reads sizes from shapes and remembers the first thing that is wrong.
+class ShapeReader {
+ public:
+  ShapeReader(const NamedTensors& tensors, std::string prefix) : tensors_(tensors), prefix_(std::move(prefix)) {}
+
+  bool Has(const std::string& name) const { return tensors_.contains(absl::StrCat(prefix_, name)); }
+
+  // Dimension `dim` of a tensor with `rank` dimensions; 1 after an error.
+  int64_t Size(const std::string& name, size_t rank, size_t dim) {
+    const std::string full = absl::StrCat(prefix_, name);
+    auto found = tensors_.find(full);
+    if (found == tensors_.end()) return Fail(absl::StrCat(full, " is missing"));
+    const std::vector<int64_t>& shape = found->second->shape;
+    if (shape.size() != rank || shape[dim] < 1 || shape[dim] > kMaxChannels) {
+      return Fail(absl::StrCat(full, " has shape ", ShapeString(shape), ", expected ", rank,
+                               " dimensions between 1 and ", kMaxChannels));
+    }
+    return shape[dim];
+  }
+
+  // How many of BEFORE0AFTER, BEFORE1AFTER, … there are in a row.
+  int64_t Count(const std::string& before, const std::string& after) const {
+    int64_t n = 0;
+    while (Has(absl::StrCat(before, n, after))) ++n;
+    return n;
+  }
+
+  // `name` is what `value` is, for the message.
+  void RequireDivisible(const std::string& name, int64_t value, int64_t by) {
+    if (value % by != 0) Fail(absl::StrCat(prefix_, name, " is ", value, " wide, not a multiple of ", by));
+  }
+  void Require(bool condition, const std::string& problem) {
+    if (!condition) Fail(absl::StrCat(prefix_, problem));
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  int64_t Fail(const std::string& problem) {
+    if (status_.ok()) status_ = absl::InvalidArgumentError(problem);
+    return 1;
+  }
+
+  const NamedTensors& tensors_;
+  const std::string prefix_;
+  absl::Status status_;
+};
+
+int64_t TransformerDepth(const ShapeReader& shapes, const std::string& block) {
+  return shapes.Count(absl::StrCat(block, ".transformer_blocks."), ".norm1.weight");
+}
+
+UNetBlockConfig ReadResNet(ShapeReader& shapes, const std::string& block) {
+  UNetBlockConfig config;
+  config.out_channels = shapes.Size(absl::StrCat(block, ".0.in_layers.2.weight"), 4, 0);
+  config.in_channels = shapes.Size(absl::StrCat(block, ".0.in_layers.2.weight"), 4, 1);
+  config.transformer_depth = TransformerDepth(shapes, absl::StrCat(block, ".1"));
+  shapes.RequireDivisible(block, config.in_channels, kNormGroups);
+  shapes.RequireDivisible(block, config.out_channels, kNormGroups);
+  return config;
+}
+
+std::vector<UNetBlockConfig> ReadInputBlocks(ShapeReader& shapes) {
+  std::vector<UNetBlockConfig> blocks;
+  UNetBlockConfig first;
+  first.kind = UNetBlockConfig::Kind::kConvIn;
+  first.in_channels = shapes.Size("input_blocks.0.0.weight", 4, 1);
+  first.out_channels = shapes.Size("input_blocks.0.0.weight", 4, 0);
+  blocks.push_back(first);
+  for (int64_t i = 1;; ++i) {
+    const std::string name = absl::StrCat("input_blocks.", i);
+    if (shapes.Has(absl::StrCat(name, ".0.op.weight"))) {
+      UNetBlockConfig down;
+      down.kind = UNetBlockConfig::Kind::kDownsample;
+      down.in_channels = shapes.Size(absl::StrCat(name, ".0.op.weight"), 4, 1);
+      down.out_channels = shapes.Size(absl::StrCat(name, ".0.op.weight"), 4, 0);
+      blocks.push_back(down);
+    } else if (shapes.Has(absl::StrCat(name, ".0.in_layers.2.weight"))) {
+      blocks.push_back(ReadResNet(shapes, name));
+    } else {
+      return blocks;
+    }
+  }
+}
+
+std::vector<UNetBlockConfig> ReadOutputBlocks(ShapeReader& shapes) {
+  std::vector<UNetBlockConfig> blocks;
+  const int64_t count = shapes.Count("output_blocks.", ".0.in_layers.2.weight");
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string name = absl::StrCat("output_blocks.", i);
+    UNetBlockConfig block = ReadResNet(shapes, name);
+    block.upsample = shapes.Has(absl::StrCat(name, block.transformer_depth > 0 ? ".2" : ".1", ".conv.weight"));
+    blocks.push_back(block);
+  }
+  return blocks;
+}
+
+// Follows the channels through the network, as Forward will: each block must take what the one before it leaves.
+void CheckChannels(const nn::UNetConfig& config, ShapeReader& shapes) {
+  std::vector<int64_t> skips;
+  int64_t channels = config.in_channels, levels = 0;
+  for (size_t i = 0; i < config.input_blocks.size(); ++i) {
+    const UNetBlockConfig& block = config.input_blocks[i];
+    shapes.Require(block.in_channels == channels, absl::StrCat("input_blocks.", i, " takes ", block.in_channels,
+                                                               " channels, but gets ", channels));
+    channels = block.out_channels;
+    skips.push_back(channels);
+    if (block.kind == UNetBlockConfig::Kind::kDownsample) ++levels;
+  }
+  shapes.Require(channels == config.middle_channels,
+                 absl::StrCat("middle_block takes ", config.middle_channels, " channels, but gets ", channels));
+  shapes.Require(config.output_blocks.size() == skips.size(),
+                 absl::StrCat("output_blocks: ", config.output_blocks.size(), " blocks for ", skips.size(), " inputs"));
+  for (size_t i = 0; i < config.output_blocks.size() && !skips.empty(); ++i) {
+    const UNetBlockConfig& block = config.output_blocks[i];
+    shapes.Require(block.in_channels == channels + skips.back(),
+                   absl::StrCat("output_blocks.", i, " takes ", block.in_channels, " channels, but gets ",
+                                channels + skips.back()));
+    skips.pop_back();
+    channels = block.out_channels;
+    if (block.upsample) --levels;
+  }
+  shapes.Require(levels == 0, "has not as many upsamplings as downsamplings");
+  shapes.Require(channels == config.model_channels, "output_blocks do not end at the model's width");
+}
+
+void CheckHeads(const nn::UNetConfig& config, ShapeReader& shapes) {
+  const int64_t unit = config.heads > 0 ? config.heads : config.head_channels;
+  auto check = [&](int64_t depth, int64_t channels) {
+    if (depth > 0) shapes.RequireDivisible("an attention", channels, unit);
+  };
+  for (const UNetBlockConfig& block : config.input_blocks) check(block.transformer_depth, block.out_channels);
+  for (const UNetBlockConfig& block : config.output_blocks) check(block.transformer_depth, block.out_channels);
+  check(config.middle_transformer_depth, config.middle_channels);
+}
+
+// The name of some transformer of the UNet, such as "input_blocks.1.1"; empty when it has none.
+std::string AnyTransformer(const nn::UNetConfig& config) {
+  if (config.middle_transformer_depth > 0) return "middle_block.1";
+  for (size_t i = 0; i < config.input_blocks.size(); ++i) {
+    if (config.input_blocks[i].transformer_depth > 0) return absl::StrCat("input_blocks.", i, ".1");
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64_t heads, int64_t head_channels) {
+  ShapeReader shapes(tensors, "diffusion_model.");
+  nn::UNetConfig config;
+  config.heads = heads;
+  config.head_channels = head_channels;
+  config.model_channels = shapes.Size("input_blocks.0.0.weight", 4, 0);
+  config.in_channels = shapes.Size("input_blocks.0.0.weight", 4, 1);
+  config.out_channels = shapes.Size("out.2.weight", 4, 0);
+  config.time_embed_channels = shapes.Size("time_embed.0.weight", 2, 0);
+  config.middle_channels = shapes.Size("middle_block.0.in_layers.2.weight", 4, 0);
+  config.middle_transformer_depth = TransformerDepth(shapes, "middle_block.1");
+  config.input_blocks = ReadInputBlocks(shapes);
+  config.output_blocks = ReadOutputBlocks(shapes);
+  if (const std::string attention = AnyTransformer(config); !attention.empty()) {
+    config.context_width = shapes.Size(absl::StrCat(attention, ".transformer_blocks.0.attn2.to_k.weight"), 2, 1);
+    auto proj_in = tensors.find(absl::StrCat("diffusion_model.", attention, ".proj_in.weight"));
+    config.linear_projection = proj_in != tensors.end() && proj_in->second->shape.size() == 2;
+  } else {
+    shapes.Require(false, "has no attention");
+  }
+  shapes.RequireDivisible("input_blocks.0.0", config.model_channels, kNormGroups);
+  CheckChannels(config, shapes);
+  CheckHeads(config, shapes);
+  RETURN_IF_ERROR(shapes.status());
+  return config;
+}
+
+absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors) {
+  ShapeReader shapes(tensors, "first_stage_model.");
+  nn::VaeConfig config;
+  config.latent_channels = shapes.Size("decoder.conv_in.weight", 4, 1);
+  config.channels = shapes.Size("encoder.conv_in.weight", 4, 0);
+  config.level_channels.clear();
+  const int64_t levels = shapes.Count("encoder.down.", ".block.0.conv1.weight");
+  shapes.Require(levels >= 1 && levels <= 8, "encoder: has no or too many levels");
+  for (int64_t i = 0; i < levels; ++i) {
+    config.level_channels.push_back(shapes.Size(absl::StrCat("encoder.down.", i, ".block.0.conv1.weight"), 4, 0));
+    shapes.RequireDivisible("encoder", config.level_channels.back(), kNormGroups);
+  }
+  shapes.RequireDivisible("encoder.conv_in", config.channels, kNormGroups);
+  config.blocks_per_level = shapes.Count("encoder.down.0.block.", ".conv1.weight");
+  config.decoder_blocks_per_level = shapes.Count("decoder.up.0.block.", ".conv1.weight");
+  config.has_quant_conv = shapes.Has("quant_conv.weight");
+  RETURN_IF_ERROR(shapes.status());
+  return config;
+}
+
+absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensors, const std::string& prefix,
+                                                      nn::ClipTextConfig::Activation activation) {
+  ShapeReader shapes(tensors, prefix);
+  nn::ClipTextConfig config;
+  config.activation = activation;
+  config.vocabulary = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 0);
+  config.width = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 1);
+  config.positions = shapes.Size("text_model.embeddings.position_embedding.weight", 2, 0);
+  config.layers = shapes.Count("text_model.encoder.layers.", ".layer_norm1.weight");
+  config.feed_forward = shapes.Size("text_model.encoder.layers.0.mlp.fc1.weight", 2, 0);
+  config.heads = config.width / kClipHeadChannels;
+  config.projection = shapes.Has("text_projection.weight") ? shapes.Size("text_projection.weight", 2, 0) : config.width;
+  shapes.RequireDivisible("text_model", config.width, kClipHeadChannels);
+  shapes.Require(config.vocabulary == kClipVocabulary,
+                 absl::StrCat("text_model has ", config.vocabulary, " tokens, expected ", kClipVocabulary));
+  shapes.Require(config.positions == kClipPositions,
+                 absl::StrCat("text_model has ", config.positions, " positions, expected ", kClipPositions));
+  RETURN_IF_ERROR(shapes.status());
+  return config;
+}
+
+}  // namespace distorch::models
