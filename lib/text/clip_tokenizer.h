@@ -1,5 +1,6 @@
-// CLIP's byte-level BPE tokenizer (OpenAI, MIT): https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py, in the variant of Hugging Face's
-// CLIPTokenizer that ComfyUI uses (its text normalisation, no ftfy).
+// CLIP's byte-level BPE tokenizer:
+// https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py, in the variant of Hugging
+// Face's CLIPTokenizer that ComfyUI uses, with ftfy's text normalisation (text_cleaning.h).
 #ifndef LIB_TEXT_CLIP_TOKENIZER_H_
 #define LIB_TEXT_CLIP_TOKENIZER_H_
 
@@ -7,12 +8,12 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "lib/text/tokenizer.h"
 
 namespace distorch::text {
 
-// Immutable and thread-safe. One instance serves all CLIP encoders; the vocabulary is compiled into the program.
+// Immutable and thread-safe. One instance serves all CLIP encoders; the vocabulary is compiled into
+// the program.
 class ClipTokenizer {
  public:
   static constexpr int kStart = 49406;
@@ -21,11 +22,14 @@ class ClipTokenizer {
 
   static const ClipTokenizer& Get();
 
-  // The ids of plain text, without start, end or padding.
+  // The ids of plain text, without start, end or padding. Any bytes are text; ill-formed UTF-8
+  // counts as U+FFFD. Time is O(n log n) in the text's length.
   std::vector<int> Encode(std::string_view text) const;
 
-  // A prompt with ComfyUI's syntax to chunks: words are kept together across chunks where ComfyUI keeps them. `pad_token` is kEnd for CLIP-L and 0 for
-  // CLIP-G and -H.
+  // A prompt with ComfyUI's syntax to one or more chunks of kChunkLength. Runs of one weight stay
+  // together where ComfyUI keeps them: one of fewer than 8 tokens that does not fit starts the next
+  // chunk. `pad_token` is kEnd for CLIP-L and 0 for CLIP-G and -H. "embedding:name" is text like
+  // any other.
   TokenChunks Tokenize(std::string_view prompt, int pad_token = kEnd) const;
 
   ~ClipTokenizer();

@@ -13,9 +13,9 @@ struct WeightedText {
   double weight = 1.0;
 };
 
-// Splits `prompt` into runs of one weight: each level of parentheses multiplies by 1.1, or by the number after the last
-// colon in it. Escaped parentheses come out as plain ones. Any text parses; a prompt never fails. Depth is bounded
-// by the prompt's length, not by the stack.
+// Splits `prompt` into runs of one weight: each level of parentheses multiplies by 1.1, or by the
+// number after the last colon in it. Escaped parentheses come out as plain ones. Any text parses; a
+// prompt never fails. Depth is bounded by the prompt's length, not by the stack.
 std::vector<WeightedText> ParsePromptWeights(std::string_view prompt);
 
 }  // namespace distorch::text

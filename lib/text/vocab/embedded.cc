@@ -1,0 +1,18 @@
+#include "lib/text/vocab/embedded.h"
+
+extern "C" {
+extern const char distorch_clip_merges_begin[], distorch_clip_merges_end[];
+extern const char distorch_html_entities_begin[], distorch_html_entities_end[];
+}
+
+namespace distorch::text {
+
+std::string_view EmbeddedClipMergesGz() {
+  return {distorch_clip_merges_begin, distorch_clip_merges_end};
+}
+
+std::string_view EmbeddedHtmlEntities() {
+  return {distorch_html_entities_begin, distorch_html_entities_end};
+}
+
+}  // namespace distorch::text
