@@ -87,9 +87,14 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::stri
 }
 
 void Call::ClientGone() {
-  absl::Status reason = cancel_->Check();
-  if (reason.ok()) reason = absl::CancelledError("the client cancelled the call or went away");
-  cancel_->Cancel(std::move(reason));
+  // Clients count from when they sent and give up first, and their timeouts were rounded up (by 1
+  // %, at most) on the way.
+  const absl::Duration slack =
+      std::max(absl::Milliseconds(100), (cancel_->deadline() - start_) / 50);
+  cancel_->Cancel(
+      absl::Now() + slack >= cancel_->deadline()
+          ? absl::DeadlineExceededError("the client's deadline passed before the answer was ready")
+          : absl::CancelledError("the client cancelled the call or went away"));
 }
 
 grpc::Status Call::Answer(const absl::Status& status) {

@@ -291,7 +291,8 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
   RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
   out.preview_every = in.preview_every();
   if (!in.image_format().empty() && in.image_format() != out.image_format) {
-    return Bad("image_format", Quoted(in.image_format()), " is not 'png', the only format there is");
+    return Bad("image_format", Quoted(in.image_format()),
+               " is not 'png', the only format there is");
   }
   return out;
 }

@@ -1,0 +1,502 @@
+// The two services through a real client and server on loopback, around a scripted core.
+#include <grpcpp/client_context.h>
+
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "tests/server/server_fixture.h"
+
+namespace distorch {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ServicesTest : public ServerFixture {
+ protected:
+  void SetUp() override { StartServer(); }
+};
+
+v1::LoadCheckpointRequest LoadRequest() {
+  v1::LoadCheckpointRequest request;
+  request.set_ckpt_name("a.safetensors");
+  return request;
+}
+
+v1::InferRequest InferRequest() {
+  v1::InferRequest request;
+  request.set_model("m");
+  request.set_clip("c");
+  request.set_vae("v");
+  request.set_prompt("a secret garden");
+  return request;
+}
+
+v1::Tensor OneFloat() {
+  v1::Tensor tensor;
+  tensor.set_dtype(v1::FLOAT32);
+  tensor.add_shape(1);
+  tensor.set_data(std::string(4, '\0'));
+  return tensor;
+}
+
+v1::DenoiseRequest DenoiseRequest() {
+  v1::DenoiseRequest request;
+  request.set_model("m");
+  *request.mutable_x() = OneFloat();
+  *request.mutable_conditioning()->mutable_cross_attention() = OneFloat();
+  request.add_sigma(1);
+  return request;
+}
+
+TEST_F(ServicesTest, ListsWhatTheCoreHas) {
+  core.devices = {{"cuda:0", "simulated", "description", "uuid-0", 100, 90, 5, 4, 3, 2, 1}};
+  core.checkpoints = {{"a.safetensors", 10, "safetensors", "sd1", ""}};
+  core.models = {{"model-1", "model", "a.safetensors", "sd1", "READY", 2, {{"cuda:0", 5, 5, 1}}}};
+
+  grpc::ClientContext c1, c2, c3;
+  v1::ListDevicesResponse devices;
+  ASSERT_TRUE(models->ListDevices(&c1, {}, &devices).ok());
+  ASSERT_EQ(devices.devices_size(), 1);
+  EXPECT_EQ(devices.devices(0).name(), "cuda:0");
+  EXPECT_EQ(devices.devices(0).free_bytes(), 90);
+  EXPECT_EQ(devices.devices(0).uuid(), "uuid-0");
+  EXPECT_EQ(devices.devices(0).queue_length(), 1);
+
+  v1::ListCheckpointsResponse checkpoints;
+  ASSERT_TRUE(models->ListCheckpoints(&c2, {}, &checkpoints).ok());
+  EXPECT_EQ(checkpoints.checkpoints(0).family(), "sd1");
+
+  v1::ListModelsResponse listed;
+  ASSERT_TRUE(models->ListModels(&c3, {}, &listed).ok());
+  EXPECT_EQ(listed.models(0).in_use(), 2);
+  EXPECT_EQ(listed.models(0).devices(0).device(), "cuda:0");
+}
+
+TEST_F(ServicesTest, PlanGoesThroughTheCore) {
+  core.plan = [](const LoadSpec& spec) -> absl::StatusOr<CheckpointPlan> {
+    if (spec.ckpt_name != "a.safetensors")
+      return absl::NotFoundError("no such checkpoint; near: a.safetensors");
+    return CheckpointPlan{
+        "sd1", {{"unet", "cuda:0", {}, {{"block", "cpu", 8}}, "x"}}, false, "cuda:0 is full"};
+  };
+  grpc::ClientContext c1, c2;
+  v1::PlanCheckpointResponse response;
+  ASSERT_TRUE(models->PlanCheckpoint(&c1, LoadRequest(), &response).ok());
+  EXPECT_EQ(response.reason(), "cuda:0 is full");
+  EXPECT_EQ(response.placement().components(0).blocks(0).bytes(), 8);
+  v1::LoadCheckpointRequest other;
+  other.set_ckpt_name("b");
+  const grpc::Status status = models->PlanCheckpoint(&c2, other, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(status.error_message(), "no such checkpoint; near: a.safetensors");
+}
+
+TEST_F(ServicesTest, LoadAnswersFromTheCoresThread) {
+  core.load = [this](const LoadSpec& spec, CancelTokenPtr, auto progress, Done<LoadResult> done) {
+    EXPECT_FALSE(progress);
+    EXPECT_EQ(spec.unet_virtual_vram_gb, 1.5);
+    core.Spawn([done = std::move(done)]() mutable {
+      LoadResult result;
+      result.model = "model-1";
+      result.family = "sd1";
+      std::move(done)(std::move(result));
+    });
+  };
+  v1::LoadCheckpointRequest request = LoadRequest();
+  request.set_unet_virtual_vram_gb(1.5);
+  grpc::ClientContext context;
+  v1::LoadCheckpointResponse response;
+  const grpc::Status status = models->LoadCheckpoint(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.model(), "model-1");
+}
+
+TEST_F(ServicesTest, LoadStreamThrottlesProgressAndEndsWithTheResult) {
+  core.load = [this](const LoadSpec&, CancelTokenPtr,
+                     std::function<void(const LoadProgress&)> progress, Done<LoadResult> done) {
+    core.Spawn([progress, done = std::move(done)]() mutable {
+      progress({"open", 0, 0});
+      progress({"plan", 0, 0});
+      for (int i = 1; i <= 10'000; ++i) progress({"weights", i, 10'000});
+      LoadResult result;
+      result.model = "model-1";
+      std::move(done)(std::move(result));
+      progress({"weights", 1, 1});  // too late: ignored
+    });
+  };
+  grpc::ClientContext context;
+  auto reader = models->LoadCheckpointStream(&context, LoadRequest());
+  std::vector<v1::LoadCheckpointEvent> events;
+  for (v1::LoadCheckpointEvent event; reader->Read(&event);) events.push_back(event);
+  ASSERT_TRUE(reader->Finish().ok());
+  ASSERT_GE(events.size(), 4u);
+  EXPECT_LT(events.size(), 1000u);
+  EXPECT_EQ(events.front().progress().phase(), "open");
+  EXPECT_EQ(events[events.size() - 2].progress().bytes_done(), 10'000);
+  EXPECT_EQ(events.back().done().model(), "model-1");
+}
+
+TEST_F(ServicesTest, CancellingALoadStreamReachesTheCore) {
+  absl::Status reason;
+  absl::Notification noticed;
+  core.load = [&](const LoadSpec&, CancelTokenPtr cancel,
+                  std::function<void(const LoadProgress&)> progress, Done<LoadResult> done) {
+    core.Spawn([&, cancel, progress, done = std::move(done)]() mutable {
+      progress({"weights", 1, 100});
+      reason = AwaitCancellation(cancel);
+      progress({"weights", 2, 100});
+      std::move(done)(reason);
+      noticed.Notify();
+    });
+  };
+  grpc::ClientContext context;
+  auto reader = models->LoadCheckpointStream(&context, LoadRequest());
+  v1::LoadCheckpointEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  context.TryCancel();
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  noticed.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(reason)) << reason;
+}
+
+TEST_F(ServicesTest, CancellingAUnaryCallReachesTheCore) {
+  absl::Notification started, noticed;
+  core.denoise = [&](const DenoiseSpec&, CancelTokenPtr cancel, Done<HostTensor> done) {
+    core.Spawn([&, cancel, done = std::move(done)]() mutable {
+      started.Notify();
+      std::move(done)(AwaitCancellation(cancel));
+      noticed.Notify();
+    });
+  };
+  grpc::ClientContext context;
+  std::thread canceller([&] {
+    started.WaitForNotification();
+    context.TryCancel();
+  });
+  v1::DenoiseResponse response;
+  EXPECT_EQ(inference->Denoise(&context, DenoiseRequest(), &response).error_code(),
+            grpc::StatusCode::CANCELLED);
+  canceller.join();
+  noticed.WaitForNotification();
+}
+
+TEST_F(ServicesTest, TheDeadlineIsTheTokensAndItsReason) {
+  absl::Status reason;
+  absl::Notification noticed;
+  core.infer = [&](const InferSpec&, CancelTokenPtr cancel, InferCallbacks,
+                   Done<InferResult> done) {
+    core.Spawn([&, cancel, done = std::move(done)]() mutable {
+      EXPECT_LT(cancel->deadline(), absl::Now() + absl::Minutes(1));
+      reason = AwaitCancellation(cancel);
+      std::move(done)(reason);
+      noticed.Notify();
+    });
+  };
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  auto reader = inference->Infer(&context, InferRequest());
+  v1::InferEvent event;
+  EXPECT_FALSE(reader->Read(&event));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  noticed.WaitForNotification();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(reason)) << reason;
+}
+
+TEST_F(ServicesTest, ACallWithoutDeadlineHasNone) {
+  core.denoise = [](const DenoiseSpec&, CancelTokenPtr cancel, Done<HostTensor> done) {
+    EXPECT_EQ(cancel->deadline(), absl::InfiniteFuture());
+    std::move(done)(HostTensor{DType::kF32, {1}, std::string(4, '\1')});
+  };
+  grpc::ClientContext context;
+  v1::DenoiseResponse response;
+  EXPECT_TRUE(inference->Denoise(&context, DenoiseRequest(), &response).ok());
+  EXPECT_EQ(response.denoised().data(), std::string(4, '\1'));
+}
+
+TEST_F(ServicesTest, EveryErrorOfTheCoreArrivesAsItIs) {
+  for (int code = 1; code <= 16; ++code) {
+    core.denoise = [code](const DenoiseSpec&, CancelTokenPtr, Done<HostTensor> done) {
+      std::move(done)(
+          absl::Status(static_cast<absl::StatusCode>(code), "x: what\nis wrong: 100 % \xc3\xbc"));
+    };
+    grpc::ClientContext context;
+    v1::DenoiseResponse response;
+    const grpc::Status status = inference->Denoise(&context, DenoiseRequest(), &response);
+    EXPECT_EQ(static_cast<int>(status.error_code()), code);
+    EXPECT_EQ(status.error_message(), "x: what\nis wrong: 100 % \xc3\xbc");
+  }
+}
+
+TEST_F(ServicesTest, HugeErrorMessagesStillArriveWithTheirCode) {
+  core.denoise = [](const DenoiseSpec&, CancelTokenPtr, Done<HostTensor> done) {
+    std::move(done)(absl::ResourceExhaustedError("who holds what: " + std::string(100'000, '\n')));
+  };
+  grpc::ClientContext context;
+  v1::DenoiseResponse response;
+  const grpc::Status status = inference->Denoise(&context, DenoiseRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), ::testing::StartsWith("who holds what"));
+}
+
+TEST_F(ServicesTest, WhatIsMalformedNeverReachesTheCore) {
+  // The core has no hooks: a call would throw.
+  grpc::ClientContext contexts[8];
+  v1::LoadCheckpointResponse load;
+  v1::PlanCheckpointResponse plan;
+  v1::UnloadResponse unload;
+  v1::SetClipSkipResponse skip;
+  v1::EncodeTextResponse text;
+  v1::DecodeLatentResponse decode;
+  v1::EncodeImageResponse encode;
+  v1::DenoiseResponse denoise;
+  for (const grpc::Status& status :
+       {models->LoadCheckpoint(&contexts[0], {}, &load),
+        models->PlanCheckpoint(&contexts[1], {}, &plan), models->Unload(&contexts[2], {}, &unload),
+        models->SetClipSkip(&contexts[3], {}, &skip),
+        inference->EncodeText(&contexts[4], {}, &text),
+        inference->DecodeLatent(&contexts[5], {}, &decode),
+        inference->EncodeImage(&contexts[6], {}, &encode),
+        inference->Denoise(&contexts[7], {}, &denoise)}) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr(": is required"));
+  }
+  grpc::ClientContext s1, s2, s3;
+  EXPECT_EQ(models->LoadCheckpointStream(&s1, {})->Finish().error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(inference->Infer(&s2, {})->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(inference->Sample(&s3, {})->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServicesTest, ASlowReaderHoldsNothingUpAndMissesNoResult) {
+  constexpr int kSteps = 500;
+  absl::Notification all_sent;
+  core.infer = [&](const InferSpec&, CancelTokenPtr, InferCallbacks callbacks,
+                   Done<InferResult> done) {
+    core.Spawn([&, callbacks, done = std::move(done)]() mutable {
+      callbacks.phase("text");
+      callbacks.phase("sample");
+      for (int step = 1; step <= kSteps; ++step)
+        callbacks.progress({step, kSteps, 0.1, std::string(256 << 10, 'p')});
+      callbacks.phase("decode");
+      InferResult result;
+      result.png = {std::string(4 << 20, 'r')};
+      result.seed = 7;
+      std::move(done)(std::move(result));
+      all_sent.Notify();
+    });
+  };
+  grpc::ClientContext context;
+  auto reader = inference->Infer(&context, InferRequest());
+  all_sent.WaitForNotification();  // although nobody has read
+  std::vector<std::string> phases;
+  int progress = 0, last_step = 0;
+  v1::InferResult result;
+  for (v1::InferEvent event; reader->Read(&event);) {
+    EXPECT_FALSE(result.png_size() > 0) << "something came after the result";
+    if (event.has_progress()) {
+      ++progress;
+      EXPECT_GT(event.progress().step(), last_step);
+      last_step = event.progress().step();
+    } else if (event.has_result()) {
+      result = event.result();
+    } else {
+      phases.push_back(event.phase());
+    }
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(phases, ElementsAre("text", "sample", "decode"));
+  EXPECT_LT(progress, kSteps / 2);
+  EXPECT_EQ(last_step, kSteps);
+  EXPECT_EQ(result.seed(), 7u);
+  ASSERT_EQ(result.png_size(), 1);
+  EXPECT_EQ(result.png(0).size(), 4u << 20);
+}
+
+TEST_F(ServicesTest, AQuickReaderGetsEveryStep) {
+  core.sample = [this](const SampleSpec& spec, CancelTokenPtr, InferCallbacks callbacks,
+                       Done<HostTensor> done) {
+    EXPECT_FALSE(callbacks.phase);
+    core.Spawn([callbacks, latent = spec.latent, done = std::move(done)]() mutable {
+      for (int step = 1; step <= 8; ++step)
+        callbacks.progress({step, 8, 0.5, step == 4 ? "PNG" : ""});
+      std::move(done)(std::move(latent));
+    });
+  };
+  v1::SampleRequest request;
+  request.set_model("m");
+  request.set_positive_id("p");
+  request.set_negative_id("n");
+  *request.mutable_latent() = OneFloat();
+  grpc::ClientContext context;
+  auto reader = inference->Sample(&context, request);
+  std::vector<int> steps;
+  v1::Tensor latent;
+  for (v1::SampleEvent event; reader->Read(&event);) {
+    if (event.has_latent()) {
+      latent = event.latent();
+    } else {
+      steps.push_back(event.progress().step());
+      EXPECT_EQ(event.progress().has_preview_png(), event.progress().step() == 4);
+    }
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(steps, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
+  EXPECT_EQ(latent.SerializeAsString(), OneFloat().SerializeAsString());
+}
+
+TEST_F(ServicesTest, LargeResultsArriveWhole) {
+  core.decode = [](const DecodeLatentSpec& spec, CancelTokenPtr, Done<DecodeLatentResult> done) {
+    EXPECT_EQ(spec.tile_size, 128);
+    DecodeLatentResult result;
+    result.images = {DType::kF32, {1, 2048, 2048, 3}, std::string(2048 * 2048 * 3 * 4, 'x')};
+    std::move(done)(std::move(result));
+  };
+  v1::DecodeLatentRequest request;
+  request.set_vae("v");
+  *request.mutable_latent() = OneFloat();
+  request.set_tile_size(128);
+  grpc::ClientContext context;
+  v1::DecodeLatentResponse response;
+  const grpc::Status status = inference->DecodeLatent(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.images().data().size(), 2048u * 2048 * 3 * 4);
+}
+
+TEST_F(ServicesTest, TextImageClipSkipAndUnload) {
+  core.encode_text = [](const EncodeTextSpec& spec, CancelTokenPtr, Done<EncodeTextResult> done) {
+    EncodeTextResult result;
+    result.conditioning_id = spec.text;
+    result.conditioning.cross_attention = {DType::kF32, {1}, "1234"};
+    std::move(done)(std::move(result));
+  };
+  core.encode_image = [](const EncodeImageSpec& spec, CancelTokenPtr, Done<HostTensor> done) {
+    std::move(done)(HostTensor{DType::kU8, {3}, spec.encoded});
+  };
+  core.clip_skip = [](const std::string& clip, int layer) {
+    return absl::StrCat(clip, "@", layer);
+  };
+  core.unload = [](const UnloadSpec& spec, Done<UnloadReceipt> done) {
+    EXPECT_TRUE(spec.all);
+    std::move(done)(UnloadReceipt{{{"cpu", 5}, {"cuda:0", 7}}, 3});
+  };
+  grpc::ClientContext c1, c2, c3, c4;
+  v1::EncodeTextRequest text;
+  text.set_clip("c");
+  text.set_text("");  // an empty prompt is a prompt
+  v1::EncodeTextResponse encoded;
+  EXPECT_TRUE(inference->EncodeText(&c1, text, &encoded).ok());
+  EXPECT_EQ(encoded.conditioning().cross_attention().data(), "1234");
+
+  v1::EncodeImageRequest image;
+  image.set_vae("v");
+  image.set_encoded("PNG");
+  v1::EncodeImageResponse latent;
+  EXPECT_TRUE(inference->EncodeImage(&c2, image, &latent).ok());
+  EXPECT_EQ(latent.latent().data(), "PNG");
+
+  v1::SetClipSkipRequest skip;
+  skip.set_clip("c");
+  skip.set_stop_at_layer(-2);
+  v1::SetClipSkipResponse skipped;
+  EXPECT_TRUE(models->SetClipSkip(&c3, skip, &skipped).ok());
+  EXPECT_EQ(skipped.clip(), "c@-2");
+
+  v1::UnloadRequest unload;
+  unload.set_all(true);
+  v1::UnloadResponse receipt;
+  EXPECT_TRUE(models->Unload(&c4, unload, &receipt).ok());
+  EXPECT_EQ(receipt.handles_closed(), 3);
+  EXPECT_EQ(receipt.freed(1).device(), "cuda:0");
+  EXPECT_EQ(receipt.freed(1).bytes(), 7);
+}
+
+TEST_F(ServicesTest, ApplyLoraSaysThatItIsNotThere) {
+  grpc::ClientContext context;
+  v1::ApplyLoraResponse response;
+  const grpc::Status status = models->ApplyLora(&context, {}, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("LoRA"));
+}
+
+TEST_F(ServicesTest, RequestIdsAreEchoedOrMadeUp) {
+  grpc::ClientContext given, none, hostile;
+  given.AddMetadata("x-request-id", "job-17");
+  hostile.AddMetadata("x-request-id", std::string(4000, 'x'));
+  v1::ListDevicesResponse response;
+  ASSERT_TRUE(models->ListDevices(&given, {}, &response).ok());
+  ASSERT_TRUE(models->ListDevices(&none, {}, &response).ok());
+  ASSERT_TRUE(models->ListDevices(&hostile, {}, &response).ok());
+  const auto id = [](const grpc::ClientContext& context) {
+    auto it = context.GetServerInitialMetadata().find("x-request-id");
+    return it == context.GetServerInitialMetadata().end()
+               ? ""
+               : std::string(it->second.data(), it->second.size());
+  };
+  EXPECT_EQ(id(given), "job-17");
+  EXPECT_EQ(id(none).size(), 16u);
+  EXPECT_EQ(id(hostile).size(), 16u);
+  server.reset();
+  EXPECT_THAT(log.str(), HasSubstr("\"request_id\":\"job-17\""));
+}
+
+TEST_F(ServicesTest, TheLogHasOneLineACallAndNoPrompt) {
+  core.infer = [](const InferSpec& spec, CancelTokenPtr, InferCallbacks, Done<InferResult> done) {
+    std::move(done)(absl::InvalidArgumentError("prompt: '" + spec.prompt + "' is odd"));
+  };
+  grpc::ClientContext context;
+  EXPECT_THAT(inference->Infer(&context, InferRequest())->Finish().error_message(),
+              HasSubstr("secret garden"));
+  server.reset();
+  EXPECT_THAT(log.str(),
+              HasSubstr("\"method\":\"Infer\",\"code\":\"INVALID_ARGUMENT\",\"seconds\":"));
+  EXPECT_THAT(log.str(), Not(HasSubstr("secret garden")));
+}
+
+TEST_F(ServicesTest, ManyClientsAtOnce) {
+  core.denoise = [this](const DenoiseSpec& spec, CancelTokenPtr, Done<HostTensor> done) {
+    core.Spawn([x = spec.x, done = std::move(done)]() mutable { std::move(done)(std::move(x)); });
+  };
+  core.devices = {{"cpu", "cpu", "", "", 1, 1, 0, 0, 0, 0, 0}};
+  std::atomic<int> good = 0;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.emplace_back([&] {
+      auto stub = v1::InferenceService::NewStub(NewChannel());
+      for (int call = 0; call < 20; ++call) {
+        grpc::ClientContext c1, c2;
+        v1::DenoiseResponse denoised;
+        v1::ListDevicesResponse devices;
+        good += stub->Denoise(&c1, DenoiseRequest(), &denoised).ok() ? 1 : 0;
+        good += models->ListDevices(&c2, {}, &devices).ok() ? 1 : 0;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(good, 8 * 20 * 2);
+}
+
+class SmallReceiveTest : public ServerFixture {};
+
+TEST_F(SmallReceiveTest, LargerRequestsAreRefused) {
+  Options options = WithoutMetrics();
+  options.max_receive_mb = 1;
+  StartServer(options);
+  v1::DenoiseRequest request = DenoiseRequest();
+  request.mutable_x()->set_data(std::string(2 << 20, '\0'));
+  grpc::ClientContext context;
+  v1::DenoiseResponse response;
+  EXPECT_EQ(inference->Denoise(&context, request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+}  // namespace
+}  // namespace distorch
