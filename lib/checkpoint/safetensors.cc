@@ -145,10 +145,14 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
     std::string_view reason = exception.what();
     if (const auto id_end = reason.find("] "); id_end != reason.npos)
       reason.remove_prefix(id_end + 2);
+    if (const auto place_end = reason.find(": "); place_end != reason.npos) {
+      reason.remove_prefix(place_end + 2);
+    }
     // It quotes what was read last, whole, and may cut a character in two.
     reason = reason.substr(0, kMaxReasonBytes);
     reason = reason.substr(0, Utf8PrefixLength(reason));
-    return Fail(absl::StrCat("not valid JSON at byte ", position, " of the header: ", reason));
+    return Fail(absl::StrCat("not valid JSON at byte ", std::max<std::size_t>(position, 1) - 1,
+                             " of the header: ", reason));
   }
 
  private:
