@@ -87,14 +87,14 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::stri
 }
 
 void Call::ClientGone() {
+  const absl::Time deadline = cancel_->deadline();
   // Clients count from when they sent and give up first, and their timeouts were rounded up (by 1
   // %, at most) on the way.
-  const absl::Duration slack =
-      std::max(absl::Milliseconds(100), (cancel_->deadline() - start_) / 50);
-  cancel_->Cancel(
-      absl::Now() + slack >= cancel_->deadline()
-          ? absl::DeadlineExceededError("the client's deadline passed before the answer was ready")
-          : absl::CancelledError("the client cancelled the call or went away"));
+  const absl::Duration slack = std::max(absl::Milliseconds(100), (deadline - start_) / 50);
+  const bool expired = deadline != absl::InfiniteFuture() && absl::Now() + slack >= deadline;
+  cancel_->Cancel(expired ? absl::DeadlineExceededError(
+                                "the client's deadline passed before the answer was ready")
+                          : absl::CancelledError("the client cancelled the call or went away"));
 }
 
 grpc::Status Call::Answer(const absl::Status& status) {
