@@ -1,6 +1,10 @@
-// The devices of this process under the names users know: real CUDA devices or simulated ones, and the CPU.
+// The devices of this process under the names users know: real CUDA devices or simulated ones, and
+// the CPU.
 #ifndef LIB_DEVICE_DEVICE_MANAGER_H_
 #define LIB_DEVICE_DEVICE_MANAGER_H_
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <memory>
@@ -9,11 +13,10 @@
 #include <string_view>
 #include <vector>
 
-#include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
-
 #include "absl/status/statusor.h"
+#include "lib/device/cuda_device.h"
 #include "lib/device/device_id.h"
+#include "lib/device/host_info.h"
 
 namespace distorch {
 
@@ -27,9 +30,10 @@ struct DeviceOptions {
 // A device at one moment.
 struct DeviceSnapshot {
   DeviceId device;
-  std::string kind;         // "cpu", "cuda" or "simulated"
-  std::string description;  // "NVIDIA H200", "simulated accelerator over host memory", the CPU's model name
-  std::string uuid;         // CUDA's; empty elsewhere
+  std::string kind;  // "cpu", "cuda" or "simulated"
+  std::string
+      description;  // "NVIDIA H200", "simulated accelerator over host memory", the CPU's model name
+  std::string uuid;  // CUDA's; empty elsewhere
   int64_t total_bytes = 0;
   int64_t free_bytes = 0;
 };
@@ -47,6 +51,8 @@ class DeviceManager {
   // The node's default compute device: the first accelerator, else cpu.
   const DeviceId& default_device() const { return devices_.front(); }
   bool Has(const DeviceId& device) const;
+  // Why this machine's CUDA devices are not among the devices; empty if they are or it has none.
+  const std::string& warning() const { return warning_; }
   // "cuda:0, cuda:1, cpu", for messages.
   std::string KnownNames() const;
 
@@ -55,19 +61,29 @@ class DeviceManager {
   // Current free memory is read from the driver, the simulated allocator or the kernel.
   std::vector<DeviceSnapshot> Snapshot() const;
 
-  // The dtype layers compute in on `device` for weights stored in the file as `file_dtype`: the --compute_dtype flag, or
-  // for "auto" bfloat16 on CPUs with AVX512-BF16 or AMX and float32 on others; on a CUDA device the file's dtype if it is
-  // a 16-bit float, else float32. A simulated device computes on the CPU and follows its rule.
+  // The dtype layers compute in on `device` for weights stored in the file as `file_dtype`: the
+  // --compute_dtype flag, or for "auto" bfloat16 on CPUs with AVX512-BF16 or AMX and float32 on
+  // others; on a CUDA device the file's dtype if it is a 16-bit float, else float32. A simulated
+  // device computes on the CPU and follows its rule.
   c10::ScalarType ComputeDtype(const DeviceId& device, c10::ScalarType file_dtype) const;
 
  private:
   DeviceManager() = default;
 
+  absl::Status AddSimulatedDevices(const std::string& flag);
+  void AddCudaDevices();
+  // `index` is LibTorch's and the position in devices_.
+  DeviceSnapshot SimulatedSnapshot(int index) const;
+  DeviceSnapshot CudaSnapshot(int index) const;
+  DeviceSnapshot CpuSnapshot() const;
+
   std::vector<DeviceId> devices_;
   bool simulated_ = false;
+  std::vector<CudaDevice> cuda_devices_;
+  std::string warning_;
   std::optional<int64_t> cpu_total_override_;
-  std::string compute_dtype_;
-  std::string cpu_description_;
+  std::optional<c10::ScalarType> compute_dtype_;  // nullopt: auto
+  HostProcessor processor_;
 };
 
 }  // namespace distorch

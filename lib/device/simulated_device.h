@@ -1,9 +1,10 @@
-// Simulated accelerators: LibTorch's PrivateUse1 backend (named "sim") over host memory, so that placement, accounting
-// and out-of-memory behave as on real devices in any test and on any laptop.
+// Simulated accelerators: LibTorch's PrivateUse1 backend (named "sim") over host memory, so that
+// placement, accounting and out-of-memory behave as on real devices in any test and on any laptop.
 //
-// Each device has its own allocator with a capacity (an allocation over it throws c10::OutOfMemoryError, as CUDA's does)
-// and exact byte accounting. Operators run on the CPU over zero-copy aliases, so results are bit-identical to the CPU's.
-// An operator whose operands lie on different devices throws, as on CUDA (a zero-dim CPU scalar is allowed).
+// Each device has its own allocator with a capacity (an allocation over it throws
+// c10::OutOfMemoryError, as CUDA's does) and exact byte accounting. Operators run on the CPU over
+// zero-copy aliases, so results are bit-identical to the CPU's. An operator whose operands lie on
+// different devices throws, as on CUDA (a zero-dim CPU scalar is allowed).
 #ifndef LIB_DEVICE_SIMULATED_DEVICE_H_
 #define LIB_DEVICE_SIMULATED_DEVICE_H_
 
@@ -17,13 +18,15 @@
 
 namespace distorch {
 
-// Parses "cuda:0=8GiB,cuda:1=12GiB,cpu=64GiB". Names are unique; amounts as ParseByteSize takes them. An entry "cpu"
-// only sets the memory that the planner sees for it. INVALID_ARGUMENT naming the piece.
+// Parses "cuda:0=8GiB,cuda:1=12GiB,cpu=64GiB". Names are unique; amounts as ParseByteSize takes
+// them. An entry "cpu" only sets the memory that the planner sees for it. INVALID_ARGUMENT naming
+// the piece.
 absl::StatusOr<std::vector<DeviceMemory>> ParseSimulatedDevices(std::string_view text);
 
-// Registers the backend (once a process) and sets the devices to `devices`, in order: torch device "sim:i" has
-// capacity devices[i].total_bytes. Entries for cpu must have been taken out. At most 16. Call it before any other use,
-// from one thread; a second call replaces capacities and requires that nothing is allocated.
+// Registers the backend (once a process) and sets the devices to `devices`, in order: torch device
+// "sim:i" has capacity devices[i].total_bytes. Entries for cpu must have been taken out. At
+// most 16. Call it before any other use, from one thread; a second call replaces capacities and
+// requires that nothing is allocated.
 absl::Status ConfigureSimulatedDevices(const std::vector<DeviceMemory>& devices);
 
 struct SimulatedDeviceStats {

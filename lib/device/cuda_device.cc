@@ -1,0 +1,86 @@
+#include "lib/device/cuda_device.h"
+
+#include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <dlfcn.h>
+
+#include <array>
+#include <cstddef>
+#include <span>
+#include <type_traits>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace distorch {
+namespace {
+
+// The part of the driver's interface (cuda.h) used here. A CUresult of 0 is success; a CUdevice is
+// an int.
+struct Driver {
+  int (*init)(unsigned int flags);
+  int (*device_count)(int* count);
+  int (*device)(int* device, int ordinal);
+  int (*name)(char* name, int length, int device);
+  int (*uuid)(std::byte* uuid, int device);
+};
+
+// False where the library or a function is missing.
+bool LoadDriver(Driver& driver) {
+  // Never unloaded: LibTorch goes on using it.
+  void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return false;
+  const auto load = [library](const char* name, auto& function) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+    return function != nullptr;
+  };
+  return load("cuInit", driver.init) && load("cuDeviceGetCount", driver.device_count) &&
+         load("cuDeviceGet", driver.device) && load("cuDeviceGetName", driver.name) &&
+         load("cuDeviceGetUuid", driver.uuid);
+}
+
+std::string FormatUuid(std::span<const std::byte, 16> uuid) {
+  std::string text = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(uuid.data()), uuid.size()));
+  for (const size_t group : {8, 13, 18, 23}) text.insert(group, "-");
+  return "GPU-" + text;
+}
+
+std::vector<CudaDevice> ListDevices() {
+  Driver driver{};
+  int count = 0;
+  if (!LoadDriver(driver) || driver.init(0) != 0 || driver.device_count(&count) != 0) return {};
+  std::vector<CudaDevice> devices(count);
+  for (int i = 0; i < count; ++i) {
+    std::array<char, 256> name{};
+    std::array<std::byte, 16> uuid{};
+    int device = 0;
+    if (driver.device(&device, i) != 0) return {};
+    if (driver.name(name.data(), name.size() - 1, device) == 0) devices[i].name = name.data();
+    if (driver.uuid(uuid.data(), device) == 0) devices[i].uuid = FormatUuid(uuid);
+  }
+  return devices;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices() {
+  std::vector<CudaDevice> devices = ListDevices();
+  if (devices.empty()) return devices;
+  // Found through the program's rpath to LibTorch; its static initializers register the device.
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("LibTorch's CUDA library does not load: ", dlerror()));
+  }
+  if (!at::hasCUDA()) return absl::FailedPreconditionError("LibTorch finds no CUDA device");
+  at::globalContext().lazyInitDevice(c10::kCUDA);
+  return devices;
+}
+
+CudaMemory ReadCudaMemory(int index) {
+  const auto [free, total] =
+      at::getDeviceAllocator(c10::kCUDA)->getMemoryInfo(static_cast<c10::DeviceIndex>(index));
+  return {.total_bytes = static_cast<int64_t>(total), .free_bytes = static_cast<int64_t>(free)};
+}
+
+}  // namespace distorch

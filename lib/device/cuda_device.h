@@ -1,0 +1,36 @@
+// The CUDA devices, found without the toolkit: names from the driver's stable C interface, memory
+// from LibTorch, both loaded at run time. A program built on a machine without CUDA uses the
+// devices of one that has them, and one built with it starts where there is no driver.
+#ifndef LIB_DEVICE_CUDA_DEVICE_H_
+#define LIB_DEVICE_CUDA_DEVICE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace distorch {
+
+struct CudaDevice {
+  std::string name;  // "NVIDIA H200"
+  std::string uuid;  // "GPU-8f2c1f1e-…", as nvidia-smi prints it
+};
+
+// The visible devices (CUDA_VISIBLE_DEVICES applies), the i-th being LibTorch's cuda:i; makes
+// LibTorch ready to use them. Empty without a driver or a device; FAILED_PRECONDITION where there
+// are devices but LibTorch cannot use them. Must be called before any other use of CUDA through
+// LibTorch, which remembers that there was none.
+absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices();
+
+struct CudaMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+};
+
+// The driver's view of device `index`. Throws c10::Error if the driver fails.
+CudaMemory ReadCudaMemory(int index);
+
+}  // namespace distorch
+
+#endif  // LIB_DEVICE_CUDA_DEVICE_H_
