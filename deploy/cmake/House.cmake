@@ -11,6 +11,12 @@ function(distorch_use_torch target)
     target_precompile_headers(distorch_torch_pch PRIVATE <ATen/ATen.h>)
   endif()
   target_precompile_headers(${target} REUSE_FROM distorch_torch_pch)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL EXECUTABLE)
+    # The precompiled header was made with -fPIC, as the libraries are; under a program's -fPIE it would be refused.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
 endfunction()
 
 function(distorch_configure target)
