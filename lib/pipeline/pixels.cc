@@ -1,0 +1,53 @@
+#include "lib/pipeline/pixels.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace distorch::pipeline {
+
+Image8 ToImage8(const at::Tensor& image) {
+  const at::Tensor bytes = image.mul(255).clamp(0, 255).to(at::kByte).contiguous();
+  Image8 result;
+  result.height = static_cast<int>(bytes.size(0));
+  result.width = static_cast<int>(bytes.size(1));
+  result.channels = 3;
+  result.pixels.resize(static_cast<size_t>(bytes.numel()));
+  std::memcpy(result.pixels.data(), bytes.const_data_ptr<uint8_t>(), result.pixels.size());
+  return result;
+}
+
+at::Tensor FromImage8(const Image8& image) {
+  const at::Tensor bytes = at::from_blob(const_cast<uint8_t*>(image.pixels.data()),  // only read
+                                         {1, image.height, image.width, image.channels}, at::kByte);
+  return bytes.slice(3, 0, 3).to(at::kFloat).div_(255).contiguous();
+}
+
+Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& format) {
+  at::Tensor to_rgb = at::empty({format.channels, 3}, at::kFloat);
+  for (int64_t c = 0; c < format.channels; ++c) {
+    for (int64_t k = 0; k < 3; ++k) to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
+  }
+  const at::Tensor first = latent[0].to(at::kCPU).to(at::kFloat).permute({1, 2, 0});  // [h, w, C]
+  return ToImage8(at::matmul(first, to_rgb).add_(1).div_(2).clamp_(0, 1));
+}
+
+at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width) {
+  if (image.size(1) == height && image.size(2) == width) return image;
+  const double scale = std::max(static_cast<double>(height) / static_cast<double>(image.size(1)),
+                                static_cast<double>(width) / static_cast<double>(image.size(2)));
+  const auto scaled = [&](int64_t size, int64_t at_least) {
+    return std::max(at_least, static_cast<int64_t>(std::llround(static_cast<double>(size) * scale)));
+  };
+  const int64_t h = scaled(image.size(1), height), w = scaled(image.size(2), width);
+  const at::Tensor resized = at::upsample_bilinear2d(image.permute({0, 3, 1, 2}).contiguous(), {h, w}, false);
+  return resized.permute({0, 2, 3, 1})
+      .narrow(1, (h - height) / 2, height)
+      .narrow(2, (w - width) / 2, width)
+      .clamp(0, 1)
+      .contiguous();
+}
+
+}  // namespace distorch::pipeline

@@ -1,0 +1,209 @@
+#include "lib/serving/core_impl.h"
+
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/Parallel.h>
+#include <malloc.h>
+#include <torch/version.h>
+
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "lib/base/sha256.h"
+#include "lib/base/status_macros.h"
+#include "lib/base/torch_status.h"
+
+namespace distorch {
+namespace {
+
+constexpr int kMinStopAtLayer = -1000;
+
+// Weights are large and come and go as a whole: each is to be a mapping of its own that its end gives back to the system,
+// not a hole in a heap. (glibc would raise the threshold after the first one is freed.)
+void KeepHeapFlat() {
+  constexpr int kMmapThreshold = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kMmapThreshold);
+  mallopt(M_TRIM_THRESHOLD, kMmapThreshold);
+}
+
+absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& options) {
+  std::vector<std::string> folders = options.checkpoint_dirs;
+  if (!options.extra_model_paths.empty()) {
+    auto extra = ReadExtraModelPaths(options.extra_model_paths);
+    if (!extra.ok()) {
+      return absl::Status(extra.status().code(), absl::StrCat("--extra_model_paths: ", extra.status().message()));
+    }
+    folders.insert(folders.end(), extra->checkpoints.begin(), extra->checkpoints.end());
+  }
+  return folders;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions& options, Observer* observer) {
+  if (options.threads < 0) return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
+  if (options.queue_limit < 1) return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+  ASSIGN_OR_RETURN(std::vector<std::string> folders, CheckpointFolders(options));
+  DeviceOptions device_options;
+  device_options.simulate_devices = options.simulate_devices;
+  device_options.compute_dtype = options.compute_dtype;
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
+  KeepHeapFlat();
+  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
+  at::set_num_threads(threads);
+  return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), observer);
+}
+
+std::string TorchVersion() { return TORCH_VERSION; }
+
+std::string CudaVersion() {
+  if (!at::hasCUDA()) return "";
+  return absl::StrCat(at::detail::getCUDAHooks().versionCUDART());
+}
+
+CoreImpl::CoreImpl(const CoreOptions& options, std::vector<std::string> checkpoint_folders,
+                   std::unique_ptr<DeviceManager> devices, Observer* observer)
+    : observer_(observer != nullptr ? observer : &no_observer_),
+      checkpoints_("checkpoint", std::move(checkpoint_folders)),
+      devices_(std::move(devices)),
+      ledger_(devices_->Memory()),
+      meter_(devices_->devices()),
+      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_),
+      inference_(devices_->devices(), &registry_, &runner_, observer_),
+      runner_(devices_->devices(), options.queue_limit, observer_),
+      load_executor_("load", options.queue_limit),
+      unload_executor_("unload", options.queue_limit),
+      lease_thread_([this] { EndLeases(); }) {}
+
+CoreImpl::~CoreImpl() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    for (const CancelTokenPtr& load : loads_) load->Cancel(absl::CancelledError("the server is shutting down"));
+  }
+  lease_thread_.join();
+}
+
+std::vector<DeviceInfo> CoreImpl::ListDevices() {
+  const std::map<DeviceId, Ledger::DeviceUse> use = ledger_.Use();
+  std::vector<DeviceInfo> devices;
+  for (const DeviceSnapshot& snapshot : devices_->Snapshot()) {
+    DeviceInfo info;
+    info.name = snapshot.device.ToString();
+    info.kind = snapshot.kind;
+    info.description = snapshot.description;
+    info.uuid = snapshot.uuid;
+    info.total_bytes = snapshot.total_bytes;
+    info.free_bytes = snapshot.free_bytes;
+    if (auto found = use.find(snapshot.device); found != use.end()) {
+      info.weights_bytes = found->second.weights_bytes;
+      info.reserved_bytes = found->second.reserved_bytes;
+    }
+    info.staging_bytes = meter_.staging_bytes(meter_.IndexOf(snapshot.device));
+    // A CPU's memory is everybody's: what is neither ours nor free says nothing of activations.
+    if (!snapshot.device.is_cpu()) {
+      info.activation_bytes = std::max<int64_t>(
+          0, snapshot.total_bytes - snapshot.free_bytes - info.weights_bytes - info.staging_bytes);
+    }
+    info.queue_length = runner_.queue_length(snapshot.device);
+    devices.push_back(std::move(info));
+  }
+  return devices;
+}
+
+absl::StatusOr<CheckpointPlan> CoreImpl::PlanCheckpoint(const LoadSpec& spec) {
+  return RunTorchOr<CheckpointPlan>([&] { return loader_.Plan(spec); });
+}
+
+void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
+                              std::function<void(const LoadProgress&)> progress, Done<LoadResult> done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    loads_.insert(cancel);
+  }
+  auto shared_done = std::make_shared<Done<LoadResult>>(std::move(done));
+  const auto forget = [this, cancel] {
+    absl::MutexLock lock(&mutex_);
+    loads_.erase(loads_.find(cancel));
+    leases_changed_ = true;
+  };
+  Executor::Job job = [this, spec, cancel, progress = std::move(progress), shared_done, forget] {
+    absl::StatusOr<LoadResult> result =
+        RunTorchOr<LoadResult>([&] { return loader_.Load(spec, cancel, progress); });
+    if (!result.ok()) malloc_trim(0);  // what a failed load had placed goes back to the system
+    forget();
+    (*shared_done)(std::move(result));
+  };
+  if (absl::Status admitted = load_executor_.Post(job); !admitted.ok()) {
+    forget();
+    (*shared_done)(admitted);
+  }
+}
+
+absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int stop_at_layer) {
+  if (stop_at_layer > -1 || stop_at_layer < kMinStopAtLayer) {
+    return absl::InvalidArgumentError(absl::StrCat("stop_at_layer: ", stop_at_layer, " is out of range; allowed: ",
+                                                   kMinStopAtLayer, " to -1 (the last layer)"));
+  }
+  ASSIGN_OR_RETURN(const Pin pin, registry_.Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
+  if (stop_at_layer == pin.stop_at_layer()) return clip;
+  ASSIGN_OR_RETURN(const std::string alias,
+                   ComponentHandle(ComponentKind::kClip, pin->base_handle, absl::StrCat("stop_at_layer ", stop_at_layer)));
+  RETURN_IF_ERROR(registry_.Alias(clip, alias, stop_at_layer));
+  return alias;
+}
+
+void CoreImpl::Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) {
+  if (spec.handles.empty() != spec.all) {
+    return done(absl::InvalidArgumentError("handles: give either handles or all"));
+  }
+  unload_executor_.PostAdmitted([this, spec, done = std::move(done)]() mutable {
+    done(spec.all ? registry_.CloseAll(spec.force) : registry_.Close(spec.handles, spec.force));
+  });
+}
+
+std::vector<LinkInfo> CoreImpl::Links() {
+  std::vector<LinkInfo> links;
+  for (const TransferMeter::Link& link : meter_.Links()) {
+    links.push_back({link.from.ToString(), link.to.ToString(), link.bytes, link.seconds, false});
+  }
+  return links;
+}
+
+void CoreImpl::EndLeases() {
+  while (true) {
+    const absl::Time next = registry_.CloseExpired(absl::Now());
+    absl::MutexLock lock(&mutex_);
+    const auto wakes = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || leases_changed_; };
+    mutex_.AwaitWithDeadline(absl::Condition(&wakes), next);
+    if (stopping_) return;
+    leases_changed_ = false;
+  }
+}
+
+void CoreImpl::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) {
+  inference_.EncodeText(spec, std::move(cancel), std::move(done));
+}
+
+void CoreImpl::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) {
+  inference_.Sample(spec, std::move(cancel), std::move(callbacks), std::move(done));
+}
+
+void CoreImpl::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
+  inference_.Denoise(spec, std::move(cancel), std::move(done));
+}
+
+void CoreImpl::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) {
+  inference_.DecodeLatent(spec, std::move(cancel), std::move(done));
+}
+
+void CoreImpl::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
+  inference_.EncodeImage(spec, std::move(cancel), std::move(done));
+}
+
+void CoreImpl::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) {
+  inference_.Infer(spec, std::move(cancel), std::move(callbacks), std::move(done));
+}
+
+}  // namespace distorch

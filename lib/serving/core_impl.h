@@ -1,0 +1,72 @@
+// DaemonCore put together from its parts.
+#ifndef LIB_SERVING_CORE_IMPL_H_
+#define LIB_SERVING_CORE_IMPL_H_
+
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "lib/device/device_manager.h"
+#include "lib/distorch/ledger.h"
+#include "lib/distorch/transfer_meter.h"
+#include "lib/serving/checkpoint_folders.h"
+#include "lib/serving/daemon_core.h"
+#include "lib/serving/executor.h"
+#include "lib/serving/inference.h"
+#include "lib/serving/loader.h"
+#include "lib/serving/observer.h"
+#include "lib/serving/phases.h"
+#include "lib/serving/registry.h"
+
+namespace distorch {
+
+class CoreImpl : public DaemonCore {
+ public:
+  CoreImpl(const CoreOptions& options, std::vector<std::string> checkpoint_folders,
+           std::unique_ptr<DeviceManager> devices, Observer* observer);
+  ~CoreImpl() override;
+
+  std::vector<DeviceInfo> ListDevices() override;
+  std::vector<CheckpointInfo> ListCheckpoints() override { return loader_.ListCheckpoints(); }
+  absl::StatusOr<CheckpointPlan> PlanCheckpoint(const LoadSpec& spec) override;
+  void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel, std::function<void(const LoadProgress&)> progress,
+                      Done<LoadResult> done) override;
+  absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) override;
+  std::vector<ModelInfo> ListModels() override { return registry_.List(); }
+  void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) override;
+  std::vector<LinkInfo> Links() override;
+
+  void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) override;
+  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) override;
+  void Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) override;
+  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) override;
+  void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) override;
+  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) override;
+
+ private:
+  void EndLeases();
+
+  Observer no_observer_;
+  Observer* const observer_;
+  const ModelFolders checkpoints_;
+  const std::unique_ptr<DeviceManager> devices_;
+  Ledger ledger_;
+  TransferMeter meter_;
+  Registry registry_;
+  Loader loader_;
+  Inference inference_;
+  PhaseRunner runner_;  // after what its requests use: they end before that goes
+  absl::Mutex mutex_;
+  std::multiset<CancelTokenPtr> loads_ ABSL_GUARDED_BY(mutex_);  // waiting and under way
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool leases_changed_ ABSL_GUARDED_BY(mutex_) = false;
+  Executor load_executor_;    // loads, one at a time
+  Executor unload_executor_;  // unloads may wait for a load to notice that it is cancelled
+  std::thread lease_thread_;
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_CORE_IMPL_H_

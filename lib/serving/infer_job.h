@@ -1,0 +1,58 @@
+// One Infer: text and, for image to image, the picture, then the sampler, then the decoder.
+#ifndef LIB_SERVING_INFER_JOB_H_
+#define LIB_SERVING_INFER_JOB_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "lib/pipeline/sample_latent.h"
+#include "lib/serving/daemon_core.h"
+#include "lib/serving/infer_spec.h"
+#include "lib/serving/observer.h"
+#include "lib/serving/registry.h"
+
+namespace distorch {
+
+// Each method is one phase, to be run in order, one thread at a time; state passes between them in the object.
+class InferJob {
+ public:
+  // Checks every field; INVALID_ARGUMENT names it. The pins are those of the spec's handles.
+  static absl::StatusOr<std::shared_ptr<InferJob>> Create(const InferSpec& spec, Pin model, Pin clip, Pin vae,
+                                                          CancelTokenPtr cancel, InferCallbacks callbacks,
+                                                          Observer* observer);
+
+  absl::Status EncodePrompts();
+  // Only when has_init_image(): the picture to the latent to start from, the mask to where to repaint.
+  absl::Status EncodeInitImage();
+  absl::Status Sample();
+  absl::Status Decode();
+
+  bool has_init_image() const { return !spec_.init_image.empty(); }
+  // After Decode: the pictures as PNG.
+  std::vector<std::string> TakePng() { return std::move(png_); }
+  uint64_t seed() const { return spec_.options.seed; }
+
+ private:
+  InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel, InferCallbacks callbacks,
+           Observer* observer);
+  absl::Status CheckSize() const;
+  // What an inpainting UNet sees beside the latent: the mask and the picture without what it covers.
+  absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
+
+  const InferSpec spec_;
+  const Pin model_, clip_, vae_;
+  const CancelTokenPtr cancel_;
+  const InferCallbacks callbacks_;
+  Observer* const observer_;
+
+  pipeline::SampleInputs inputs_;
+  at::Tensor latent_;
+  std::vector<std::string> png_;
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_INFER_JOB_H_

@@ -1,0 +1,49 @@
+// The calls that compute on loaded components.
+#ifndef LIB_SERVING_INFERENCE_H_
+#define LIB_SERVING_INFERENCE_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "lib/base/cancellation.h"
+#include "lib/device/device_id.h"
+#include "lib/serving/conditioning_cache.h"
+#include "lib/serving/daemon_core.h"
+#include "lib/serving/infer_spec.h"
+#include "lib/serving/observer.h"
+#include "lib/serving/phases.h"
+#include "lib/serving/registry.h"
+
+namespace distorch {
+
+// What it is given must outlive it. Thread-safe; contracts as in daemon_core.h.
+class Inference {
+ public:
+  Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner, Observer* observer);
+
+  void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done);
+  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done);
+  void Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done);
+  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done);
+  void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done);
+  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done);
+
+ private:
+  DeviceId ComputeDevice(const Pin& pin) const;
+  absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);
+  // A request of one phase, on the pinned component's compute device.
+  template <typename T>
+  void RunOne(std::string phase, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work, CancelTokenPtr cancel,
+              InferCallbacks callbacks, Done<T> done);
+
+  const std::vector<DeviceId> devices_;
+  Registry* const registry_;
+  PhaseRunner* const runner_;
+  Observer* const observer_;
+  ConditioningCache conditionings_;
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_INFERENCE_H_

@@ -1,0 +1,202 @@
+#include "lib/serving/load_plan.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "lib/base/status_macros.h"
+#include "lib/base/torch_dtype.h"
+#include "lib/distorch/allocation.h"
+
+namespace distorch {
+namespace {
+
+// The node's defaults.
+constexpr double kDefaultUnetVirtualVramGb = 4.0;
+constexpr double kDefaultClipVirtualVramGb = 2.0;
+
+absl::StatusOr<std::optional<c10::ScalarType>> ParseWeightDtype(const std::string& name) {
+  static const auto* const kTypes = new absl::flat_hash_map<std::string, std::optional<c10::ScalarType>>{
+      {"default", std::nullopt},
+      {"fp32", c10::ScalarType::Float},
+      {"fp16", c10::ScalarType::Half},
+      {"bf16", c10::ScalarType::BFloat16},
+      {"fp8_e4m3fn", c10::ScalarType::Float8_e4m3fn},
+      {"fp8_e5m2", c10::ScalarType::Float8_e5m2}};
+  auto found = kTypes->find(name);
+  if (found != kTypes->end()) return found->second;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "weight_dtype: \"", name, "\" is unknown; allowed: default, fp32, fp16, bf16, fp8_e4m3fn, fp8_e5m2"));
+}
+
+// The type most of the component's bytes have.
+c10::ScalarType MainDtype(const WeightStore& store) {
+  absl::flat_hash_map<DType, int64_t> bytes;
+  for (const auto& slot : store.slots()) {
+    for (const Param& param : slot->params()) bytes[param.file_dtype] += param.file_bytes();
+  }
+  const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  return ToScalarType(most->first);
+}
+
+// What each slot's weights become on each device (architecture: "Command line").
+class StorageRule {
+ public:
+  StorageRule(DeviceId compute, c10::ScalarType compute_dtype, std::optional<c10::ScalarType> override_dtype)
+      : compute_(std::move(compute)), compute_dtype_(compute_dtype), override_(override_dtype) {}
+
+  c10::ScalarType DtypeFor(const WeightSlot& slot, const DeviceId& device) const {
+    if (override_) return *override_;
+    if (device.is_cpu() && compute_.is_cpu()) return compute_dtype_;
+    return ToScalarType(slot.params()[0].file_dtype);
+  }
+
+ private:
+  DeviceId compute_;
+  c10::ScalarType compute_dtype_;
+  std::optional<c10::ScalarType> override_;
+};
+
+AllocationFields UnetFields(const LoadSpec& spec, const std::string& default_device) {
+  AllocationFields fields;
+  fields.field_prefix = "unet";
+  fields.compute_device = spec.unet_compute_device.value_or(default_device);
+  fields.virtual_vram_gb = spec.unet_virtual_vram_gb.value_or(kDefaultUnetVirtualVramGb);
+  fields.donor_device = spec.unet_donor_device.value_or("cpu");
+  fields.expert_mode_allocations = spec.unet_expert_mode_allocations.value_or("");
+  return fields;
+}
+
+AllocationFields ClipFields(const LoadSpec& spec) {
+  AllocationFields fields;
+  fields.field_prefix = "clip";
+  fields.compute_device = spec.clip_compute_device.value_or("cpu");
+  fields.virtual_vram_gb = spec.clip_virtual_vram_gb.value_or(kDefaultClipVirtualVramGb);
+  fields.donor_device = spec.clip_donor_device.value_or("cpu");
+  fields.expert_mode_allocations = spec.clip_expert_mode_allocations.value_or("");
+  return fields;
+}
+
+// Lays the slots out as `device_of` says and fills everything that follows from it.
+ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component, const DeviceId& compute,
+                         const std::vector<DeviceId>& device_of, std::optional<c10::ScalarType> weight_dtype,
+                         const DeviceManager& devices) {
+  ComponentLoadPlan plan;
+  plan.kind = kind;
+  const c10::ScalarType dtype = devices.ComputeDtype(compute, MainDtype(component->store()));
+  component->set_compute({devices.TorchDevice(compute), dtype});
+  const StorageRule storage(compute, dtype, weight_dtype);
+
+  plan.placement.component = kind == ComponentKind::kModel ? "unet" : ComponentKindName(kind);
+  plan.placement.compute_device = compute.ToString();
+  std::map<DeviceId, DeviceBytes> by_device;
+  const auto& slots = component->store().slots();
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const DeviceId& device = device_of[i];
+    const SlotTarget target{slots[i].get(), devices.TorchDevice(device), storage.DtypeFor(*slots[i], device)};
+    const int64_t bytes = TargetBytes(target);
+    plan.targets.push_back(target);
+    plan.need[device] += bytes;
+    plan.placement.blocks.push_back({slots[i]->name(), device.ToString(), bytes});
+    DeviceBytes& total = by_device[device];
+    total.device = device.ToString();
+    total.planned_bytes += bytes;
+    ++total.blocks;
+  }
+  for (auto& [device, bytes] : by_device) plan.placement.devices.push_back(std::move(bytes));
+  plan.component = std::move(component);
+  return plan;
+}
+
+absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind, std::unique_ptr<nn::Component> component,
+                                            const AllocationFields& fields, bool reference_rounding,
+                                            std::optional<c10::ScalarType> weight_dtype, const DeviceManager& devices) {
+  const std::vector<DeviceMemory> memory = devices.Memory();
+  ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
+  PlannerOptions options;
+  options.mode = reference_rounding ? PlannerMode::kReference : PlannerMode::kExact;
+  options.is_text_encoder = kind == ComponentKind::kClip;
+  const Plan plan = MakePlan(component->store().Blocks(), allocation, memory, options);
+  std::vector<DeviceId> device_of;
+  for (int index : plan.assignment) device_of.push_back(plan.devices[static_cast<size_t>(index)]);
+  ComponentLoadPlan result = LayOut(kind, std::move(component), allocation.compute_device, device_of, weight_dtype, devices);
+  result.placement.allocation = FormatAllocation(fields);
+  return result;
+}
+
+absl::StatusOr<ComponentLoadPlan> PlanVae(std::unique_ptr<nn::Component> component, const std::string& field,
+                                          const DeviceManager& devices) {
+  const absl::StatusOr<DeviceId> device = ParseDeviceId(field);
+  if (!device.ok() || !devices.Has(*device)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("vae_device: unknown device \"", field, "\"; known devices: ", devices.KnownNames()));
+  }
+  const std::vector<DeviceId> device_of(component->store().slots().size(), *device);
+  ComponentLoadPlan plan = LayOut(ComponentKind::kVae, std::move(component), *device, device_of, std::nullopt, devices);
+  plan.placement.allocation = device->ToString();
+  return plan;
+}
+
+}  // namespace
+
+BytesByDevice LoadPlan::need() const {
+  BytesByDevice total;
+  for (const ComponentLoadPlan& component : components) {
+    for (const auto& [device, bytes] : component.need) total[device] += bytes;
+  }
+  return total;
+}
+
+absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
+                                                                     const std::string& ckpt_name) {
+  auto path = folders.Resolve(ckpt_name);
+  if (!path.ok()) return absl::Status(path.status().code(), absl::StrCat("ckpt_name: ", path.status().message()));
+  auto file = CheckpointFile::Open(*path);
+  if (!file.ok()) {
+    return absl::Status(file.status().code(), absl::StrCat("ckpt_name: ", ckpt_name, ": ", file.status().message()));
+  }
+  return file;
+}
+
+absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec, std::shared_ptr<const CheckpointFile> file,
+                                      models::Skeleton skeleton, const DeviceManager& devices) {
+  if (spec.lease_seconds.value_or(0) < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("lease_seconds: ", *spec.lease_seconds,
+                                                   " is negative; allowed: 0 (until unloaded) or more"));
+  }
+  ASSIGN_OR_RETURN(const std::optional<c10::ScalarType> weight_dtype,
+                   ParseWeightDtype(spec.weight_dtype.value_or("default")));
+  const std::string default_device = devices.default_device().ToString();
+  const bool rounding = spec.reference_rounding.value_or(false);
+
+  LoadPlan plan;
+  plan.ckpt_name = spec.ckpt_name;
+  plan.family = skeleton.family->name;
+  plan.file = std::move(file);
+  const auto add = [&](absl::StatusOr<ComponentLoadPlan> component, std::string_view extra) -> absl::Status {
+    RETURN_IF_ERROR(component.status());
+    component->fields = absl::StrCat(component->placement.allocation, "|",
+                                     c10::toString(component->component->compute().dtype), "|", extra);
+    plan.components.push_back(*std::move(component));
+    return absl::OkStatus();
+  };
+  // Fields are checked whether or not the file has the component: a typing error must not depend on the checkpoint.
+  const AllocationFields unet = UnetFields(spec, default_device), clip = ClipFields(spec);
+  const std::string loras = spec.high_precision_loras.value_or(true) ? "high_precision_loras" : "";
+  RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding, weight_dtype, devices),
+                      absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"))));
+  RETURN_IF_ERROR(ParseAllocation(clip, devices.Memory()).status());
+  if (skeleton.clip != nullptr) {
+    RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding, std::nullopt, devices),
+                        absl::StrCat(rounding, loras)));
+  }
+  if (skeleton.vae != nullptr) {
+    RETURN_IF_ERROR(add(PlanVae(std::move(skeleton.vae), spec.vae_device.value_or(default_device), devices), ""));
+  }
+  return plan;
+}
+
+}  // namespace distorch

@@ -1,0 +1,46 @@
+// From a client's fields to everything a load will do, decided before a byte of weights is read.
+#ifndef LIB_SERVING_LOAD_PLAN_H_
+#define LIB_SERVING_LOAD_PLAN_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "lib/checkpoint/checkpoint_file.h"
+#include "lib/device/device_manager.h"
+#include "lib/distorch/placement.h"
+#include "lib/models/family.h"
+#include "lib/serving/checkpoint_folders.h"
+#include "lib/serving/load_spec.h"
+#include "lib/serving/registry.h"
+
+namespace distorch {
+
+struct ComponentLoadPlan {
+  ComponentKind kind = ComponentKind::kModel;
+  std::unique_ptr<nn::Component> component;  // a skeleton; set_compute is done
+  std::vector<SlotTarget> targets;           // into its store
+  ComponentPlacement placement;              // planned bytes, with blocks
+  BytesByDevice need;
+  // What, beside the checkpoint's content, makes this component what it is: part of its handle.
+  std::string fields;
+};
+
+struct LoadPlan {
+  std::string ckpt_name, family;
+  std::shared_ptr<const CheckpointFile> file;
+  std::vector<ComponentLoadPlan> components;  // those the file has: unet, clip, vae
+
+  BytesByDevice need() const;
+};
+
+// The steps, each timed by the caller. Each checks what it uses of `spec`; INVALID_ARGUMENT names the field.
+absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
+                                                                     const std::string& ckpt_name);
+absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec, std::shared_ptr<const CheckpointFile> file,
+                                      models::Skeleton skeleton, const DeviceManager& devices);
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_LOAD_PLAN_H_

@@ -1,0 +1,258 @@
+#include "lib/serving/loader.h"
+
+#include <chrono>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "lib/base/sha256.h"
+#include "lib/base/status_macros.h"
+#include "lib/models/family.h"
+
+namespace distorch {
+namespace {
+
+// How far what is stored may be from what was planned.
+constexpr double kMaxPlanError = 0.01;
+
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("ckpt_name: ", ckpt_name, ": ", status.message()));
+}
+
+absl::StatusOr<models::Skeleton> Detect(const std::string& ckpt_name, const CheckpointFile& file) {
+  auto skeleton = models::BuildSkeleton(file.index());
+  if (!skeleton.ok()) return InCheckpoint(ckpt_name, skeleton.status());
+  return skeleton;
+}
+
+int64_t FileBytes(const ComponentLoadPlan& component) {
+  int64_t bytes = 0;
+  for (const SlotTarget& target : component.targets) bytes += target.slot->file_bytes();
+  return bytes;
+}
+
+// Fills in measured bytes; the largest relative difference of a device from its plan.
+double Measure(const BytesByDevice& measured, ComponentPlacement* placement) {
+  double worst = 0;
+  for (DeviceBytes& device : placement->devices) {
+    device.measured_bytes = 0;
+    for (const auto& [id, bytes] : measured) {
+      if (id.ToString() == device.device) device.measured_bytes = bytes;
+    }
+    const double planned = static_cast<double>(std::max<int64_t>(1, device.planned_bytes));
+    worst = std::max(worst, std::abs(static_cast<double>(device.measured_bytes - device.planned_bytes)) / planned);
+  }
+  return worst;
+}
+
+}  // namespace
+
+// Times the phases of one load and tells them on.
+class Loader::PhaseTimer {
+ public:
+  PhaseTimer(Observer* observer, const Progress& progress) : observer_(observer), progress_(progress) {}
+
+  // Ends the phase before, if any.
+  void Begin(const std::string& phase) {
+    End();
+    phase_ = phase;
+    start_ = std::chrono::steady_clock::now();
+    if (progress_) progress_({phase, 0, 0});
+  }
+  void End() {
+    if (phase_.empty()) return;
+    seconds_[phase_] += SecondsSince(start_);
+    phase_.clear();
+  }
+  // Only finished loads are observed: the family is known then.
+  void Observe(const std::string& family) {
+    for (const auto& [phase, seconds] : seconds_) observer_->PhaseDone(absl::StrCat("load_", phase), family, seconds);
+  }
+  const std::map<std::string, double>& seconds() const { return seconds_; }
+
+ private:
+  Observer* observer_;
+  const Progress& progress_;
+  std::string phase_;
+  std::chrono::steady_clock::time_point start_;
+  std::map<std::string, double> seconds_;
+};
+
+absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint, std::string_view fields) {
+  constexpr size_t kDigits = 16;
+  Sha256 hash;
+  hash.Update(absl::StrCat(ComponentKindName(kind), "\n", fingerprint, "\n", fields));
+  ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());
+  return absl::StrCat(ComponentKindName(kind), "-", digest.substr(0, kDigits));
+}
+
+Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger, Registry* registry,
+               TransferMeter* meter, Observer* observer)
+    : folders_(folders),
+      devices_(devices),
+      ledger_(ledger),
+      registry_(registry),
+      meter_(meter),
+      observer_(observer) {}
+
+BytesByDevice Loader::FreeNow() const {
+  BytesByDevice free;
+  for (const DeviceSnapshot& device : devices_.Snapshot()) free[device.device] = device.free_bytes;
+  return free;
+}
+
+std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
+  std::vector<CheckpointInfo> checkpoints;
+  for (const std::string& name : folders_.List()) {
+    CheckpointInfo info;
+    info.ckpt_name = name;
+    absl::StatusOr<std::shared_ptr<const CheckpointFile>> file = OpenCheckpoint(folders_, name);
+    absl::Status status = file.status();
+    if (file.ok()) {
+      info.bytes = static_cast<int64_t>((*file)->size());
+      info.format = (*file)->format();
+      absl::StatusOr<models::Skeleton> skeleton = Detect(name, **file);
+      status = skeleton.status();
+      if (skeleton.ok()) info.family = skeleton->family->name;
+    }
+    info.error = status.message();
+    checkpoints.push_back(std::move(info));
+  }
+  return checkpoints;
+}
+
+absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
+  ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
+  ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
+  ASSIGN_OR_RETURN(LoadPlan plan, MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+
+  BytesByDevice need = plan.need();
+  if (spec.eject_models.value_or(true)) {
+    for (const auto& [device, bytes] : registry_->IdleBytes({})) {
+      if (auto found = need.find(device); found != need.end()) found->second = std::max<int64_t>(0, found->second - bytes);
+    }
+  }
+  const absl::Status fits = ledger_->Check(need, FreeNow());
+  CheckpointPlan result;
+  result.family = plan.family;
+  result.fits = fits.ok();
+  result.reason = fits.message();
+  for (ComponentLoadPlan& component : plan.components) result.placement.push_back(std::move(component.placement));
+  return result;
+}
+
+absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenPtr& cancel, const Progress& progress) {
+  PhaseTimer timer(observer_, progress);
+  RETURN_IF_ERROR(cancel->Check());
+  timer.Begin("open");
+  ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
+  const absl::StatusOr<std::string> fingerprint = file->Fingerprint();
+  if (!fingerprint.ok()) return InCheckpoint(spec.ckpt_name, fingerprint.status());
+  timer.Begin("detect");
+  ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
+  timer.Begin("plan");
+  ASSIGN_OR_RETURN(LoadPlan plan, MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+  RETURN_IF_ERROR(cancel->Check());
+
+  LoadResult result;
+  result.family = plan.family;
+  std::vector<std::string> handles;
+  for (const ComponentLoadPlan& component : plan.components) {
+    ASSIGN_OR_RETURN(std::string handle, ComponentHandle(component.kind, *fingerprint, component.fields));
+    handles.push_back(std::move(handle));
+    std::string* const by_kind[] = {&result.model, &result.clip, &result.vae};
+    *by_kind[static_cast<size_t>(component.kind)] = handles.back();
+  }
+  timer.Begin("reserve");
+  if (spec.eject_models.value_or(true)) registry_->CloseIdle({handles.begin(), handles.end()});
+  RETURN_IF_ERROR(LoadMissing(std::move(plan), handles, cancel, progress, timer));
+  timer.End();
+
+  const int64_t lease = spec.lease_seconds.value_or(0);
+  for (const std::string& handle : handles) {
+    registry_->SetLease(handle, lease > 0 ? absl::Now() + absl::Seconds(lease) : absl::InfiniteFuture());
+    const auto component = registry_->FindReady(handle);
+    if (component == nullptr) return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
+    result.placement.push_back(component->placement);
+  }
+  timer.Observe(result.family);
+  result.phase_seconds = timer.seconds();
+  return result;
+}
+
+absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles, const CancelTokenPtr& cancel,
+                                 const Progress& progress, PhaseTimer& timer) {
+  // Equal loads are one: components that are there already stay as they are.
+  std::vector<size_t> missing;
+  BytesByDevice need;
+  int64_t total = 0;
+  for (size_t i = 0; i < handles.size(); ++i) {
+    if (registry_->FindReady(handles[i]) != nullptr) continue;
+    missing.push_back(i);
+    total += FileBytes(plan.components[i]);
+    for (const auto& [device, bytes] : plan.components[i].need) need[device] += bytes;
+  }
+  RETURN_IF_ERROR(ledger_->Check(need, FreeNow()));  // all or nothing, before the first byte moves
+
+  for (size_t i : missing) registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family, cancel);
+  std::vector<std::shared_ptr<LoadedComponent>> placed;
+  absl::Cleanup abandon = [&] {
+    placed.clear();  // frees the weights before the handles go
+    for (size_t i : missing) registry_->Abandon(handles[i]);
+  };
+
+  timer.Begin("weights");
+  int64_t before = 0;
+  for (size_t i : missing) {
+    const int64_t bytes = FileBytes(plan.components[i]);
+    const auto on_bytes = [&](int64_t done) {
+      if (progress) progress({"weights", before + done, total});
+    };
+    ASSIGN_OR_RETURN(auto component, Place(plan, std::move(plan.components[i]), handles[i], *cancel, on_bytes));
+    placed.push_back(std::move(component));
+    before += bytes;
+  }
+  RETURN_IF_ERROR(cancel->Check());
+  std::move(abandon).Cancel();
+  for (auto& component : placed) registry_->Publish(std::move(component));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(const LoadPlan& plan, ComponentLoadPlan component,
+                                                               const std::string& handle, const CancelToken& cancel,
+                                                               const std::function<void(int64_t)>& on_bytes) {
+  auto loaded = std::make_shared<LoadedComponent>();
+  loaded->kind = component.kind;
+  loaded->base_handle = handle;
+  loaded->ckpt_name = plan.ckpt_name;
+  loaded->family = plan.family;
+  loaded->file = plan.file;
+  loaded->placement = std::move(component.placement);
+  loaded->placement.blocks.clear();
+  loaded->component = std::move(component.component);
+  ASSIGN_OR_RETURN(loaded->reservation,
+                   ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"), component.need,
+                                    FreeNow()));
+  RETURN_IF_ERROR(PlaceWeights(*plan.file, component.targets, meter_, cancel, on_bytes));
+
+  const BytesByDevice measured = loaded->component->store().StoredBytes(devices_.devices());
+  const double error = Measure(measured, &loaded->placement);
+  observer_->PlanError(plan.family, error);
+  if (error > kMaxPlanError) {
+    std::string table;
+    for (const DeviceBytes& d : loaded->placement.devices) {
+      absl::StrAppend(&table, "; ", d.device, ": planned ", d.planned_bytes, ", measured ", d.measured_bytes, " bytes");
+    }
+    return absl::InternalError(absl::StrCat(loaded->placement.component, " is not placed as planned", table));
+  }
+  loaded->reservation.Commit(measured);
+  return loaded;
+}
+
+}  // namespace distorch

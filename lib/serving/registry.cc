@@ -1,0 +1,268 @@
+#include "lib/serving/registry.h"
+
+#include <malloc.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "lib/base/status_macros.h"
+
+namespace distorch {
+namespace {
+
+absl::Status Stale(const std::string& handle) {
+  return absl::NotFoundError(absl::StrCat("handle \"", handle, "\" is not loaded (unloaded, or never was)"));
+}
+
+}  // namespace
+
+std::string_view ComponentKindName(ComponentKind kind) {
+  switch (kind) {
+    case ComponentKind::kModel:
+      return "model";
+    case ComponentKind::kClip:
+      return "clip";
+    case ComponentKind::kVae:
+      return "vae";
+  }
+  return "";
+}
+
+Pin::Pin(Pin&& other) noexcept
+    : registry_(std::exchange(other.registry_, nullptr)),
+      handle_(std::move(other.handle_)),
+      component_(std::move(other.component_)),
+      cancel_(std::move(other.cancel_)),
+      stop_at_layer_(other.stop_at_layer_) {}
+
+Pin& Pin::operator=(Pin&& other) noexcept {
+  std::swap(registry_, other.registry_);
+  std::swap(handle_, other.handle_);
+  std::swap(component_, other.component_);
+  std::swap(cancel_, other.cancel_);
+  std::swap(stop_at_layer_, other.stop_at_layer_);
+  return *this;
+}
+
+Pin::~Pin() {
+  component_.reset();  // before Unpin: whoever waits for the pin may then be the last owner
+  if (registry_ != nullptr) registry_->Unpin(handle_, cancel_);
+}
+
+absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string& handle, ComponentKind kind,
+                                      CancelTokenPtr cancel) {
+  absl::MutexLock lock(&mutex_);
+  auto found = entries_.find(handle);
+  if (found == entries_.end() || found->second.state == State::kUnloading) {
+    absl::Status stale = Stale(handle);
+    return absl::Status(stale.code(), absl::StrCat(field, ": ", stale.message()));
+  }
+  Entry& entry = found->second;
+  if (entry.kind != kind) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": \"", handle, "\" is a ", ComponentKindName(entry.kind),
+                                                   " handle, expected a ", ComponentKindName(kind), " handle"));
+  }
+  if (entry.state == State::kLoading) {
+    return absl::FailedPreconditionError(absl::StrCat(field, ": \"", handle, "\" is still loading"));
+  }
+  entry.users.insert(cancel);
+  Pin pin;
+  pin.registry_ = this;
+  pin.handle_ = handle;
+  pin.component_ = entry.component;
+  pin.cancel_ = std::move(cancel);
+  pin.stop_at_layer_ = entry.stop_at_layer;
+  return pin;
+}
+
+void Registry::Unpin(const std::string& handle, const CancelTokenPtr& cancel) {
+  absl::MutexLock lock(&mutex_);
+  auto& users = entries_.at(handle).users;
+  users.erase(users.find(cancel));
+}
+
+std::shared_ptr<const LoadedComponent> Registry::FindReady(const std::string& handle) const {
+  absl::MutexLock lock(&mutex_);
+  auto found = entries_.find(handle);
+  if (found == entries_.end() || found->second.state != State::kReady) return nullptr;
+  return found->second.component;
+}
+
+void Registry::BeginLoading(const std::string& handle, ComponentKind kind, const std::string& ckpt_name,
+                            const std::string& family, CancelTokenPtr cancel) {
+  absl::MutexLock lock(&mutex_);
+  const auto is_gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !entries_.contains(handle); };
+  mutex_.Await(absl::Condition(&is_gone));
+  Entry& entry = entries_[handle];
+  entry.kind = kind;
+  entry.ckpt_name = ckpt_name;
+  entry.family = family;
+  entry.users.insert(std::move(cancel));
+}
+
+void Registry::Publish(std::shared_ptr<const LoadedComponent> component) {
+  absl::MutexLock lock(&mutex_);
+  Entry& entry = entries_.at(component->base_handle);
+  entry.users.clear();
+  // Somebody may be unloading it by force already: then it stays so, and goes as soon as it is seen here.
+  if (entry.state == State::kLoading) entry.state = State::kReady;
+  entry.component = std::move(component);
+}
+
+void Registry::Abandon(const std::string& handle) {
+  absl::MutexLock lock(&mutex_);
+  Entry& entry = entries_.at(handle);
+  entry.users.clear();
+  // An unloader that waits for the load erases the entry itself.
+  if (entry.state == State::kLoading) entries_.erase(handle);
+}
+
+absl::Status Registry::Alias(const std::string& clip, const std::string& alias, int stop_at_layer) {
+  ASSIGN_OR_RETURN(const Pin pin, Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
+  absl::MutexLock lock(&mutex_);
+  Entry entry = entries_.at(clip);
+  entry.users.clear();
+  entry.state = State::kReady;
+  entry.stop_at_layer = stop_at_layer;
+  entries_.emplace(alias, std::move(entry));  // an equal alias may exist: it is the same
+  return absl::OkStatus();
+}
+
+void Registry::SetLease(const std::string& handle, absl::Time expiry) {
+  absl::MutexLock lock(&mutex_);
+  if (auto found = entries_.find(handle); found != entries_.end()) found->second.lease_expiry = expiry;
+}
+
+absl::Status Registry::CheckClosable(const std::vector<std::string>& handles, bool force) const {
+  for (const std::string& handle : handles) {
+    auto found = entries_.find(handle);
+    if (found == entries_.end() || found->second.state == State::kUnloading) return Stale(handle);
+    if (!force && !found->second.users.empty()) {
+      return absl::FailedPreconditionError(
+          found->second.state == State::kLoading
+              ? absl::StrCat("handle \"", handle, "\" is still loading; unload with force to cancel the load")
+              : absl::StrCat("handle \"", handle, "\" is in use by ", found->second.users.size(),
+                             " request(s); unload with force to end them"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
+  for (const std::string& handle : handles) {
+    Entry& entry = entries_.at(handle);
+    entry.state = State::kUnloading;
+    for (const CancelTokenPtr& user : entry.users) {
+      user->Cancel(absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded by force")));
+    }
+  }
+  std::set<std::shared_ptr<const LoadedComponent>> closed;
+  UnloadReceipt receipt;
+  for (const std::string& handle : handles) {
+    Entry& entry = entries_.at(handle);
+    mutex_.Await(absl::Condition(+[](Entry* e) { return e->users.empty(); }, &entry));
+    if (entry.component != nullptr) closed.insert(entry.component);
+    entries_.erase(handle);
+    ++receipt.handles_closed;
+  }
+  for (const auto& component : closed) {
+    const bool shared = std::any_of(entries_.begin(), entries_.end(),
+                                    [&](const auto& entry) { return entry.second.component == component; });
+    if (shared) continue;
+    for (const DeviceBytes& device : component->placement.devices) {
+      receipt.freed_bytes[device.device] += device.measured_bytes;
+    }
+  }
+  closed.clear();  // frees the weights, before anybody is told that they are free
+  malloc_trim(0);  // and the host's allocator gives its part back to the system
+  return receipt;
+}
+
+absl::StatusOr<UnloadReceipt> Registry::Close(const std::vector<std::string>& handles, bool force) {
+  absl::MutexLock lock(&mutex_);
+  const std::set<std::string> unique(handles.begin(), handles.end());
+  const std::vector<std::string> list(unique.begin(), unique.end());
+  RETURN_IF_ERROR(CheckClosable(list, force));
+  return CloseLocked(list);
+}
+
+absl::StatusOr<UnloadReceipt> Registry::CloseAll(bool force) {
+  absl::MutexLock lock(&mutex_);
+  const std::vector<std::string> handles =
+      force ? HandlesMatching([](const Entry& e) { return e.state != State::kUnloading; })
+            : HandlesMatching([](const Entry& e) { return e.state == State::kReady; });
+  RETURN_IF_ERROR(CheckClosable(handles, force));
+  return CloseLocked(handles);
+}
+
+UnloadReceipt Registry::CloseIdle(const std::set<std::string>& keep) {
+  absl::MutexLock lock(&mutex_);
+  return CloseLocked(IdleHandles(keep));
+}
+
+absl::Time Registry::CloseExpired(absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::string> expired;
+  absl::Time next = absl::InfiniteFuture();
+  for (const auto& [handle, entry] : entries_) {
+    if (entry.state != State::kReady) continue;
+    if (entry.lease_expiry > now) {
+      next = std::min(next, entry.lease_expiry);
+    } else if (entry.users.empty()) {
+      expired.push_back(handle);
+    } else {
+      next = std::min(next, now + absl::Seconds(1));  // in use: look again soon
+    }
+  }
+  if (!expired.empty()) CloseLocked(expired);
+  return next;
+}
+
+BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep) const {
+  absl::MutexLock lock(&mutex_);
+  const std::vector<std::string> idle = IdleHandles(keep);
+  const std::set<std::string> closing(idle.begin(), idle.end());
+  std::set<std::shared_ptr<const LoadedComponent>> freed, kept;
+  for (const auto& [handle, entry] : entries_) (closing.contains(handle) ? freed : kept).insert(entry.component);
+  BytesByDevice bytes;
+  for (const auto& component : freed) {
+    if (kept.contains(component)) continue;
+    for (const auto& [device, n] : component->reservation.bytes()) bytes[device] += n;
+  }
+  return bytes;
+}
+
+std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)) const {
+  std::vector<std::string> handles;
+  for (const auto& [handle, entry] : entries_) {
+    if (matches(entry)) handles.push_back(handle);
+  }
+  return handles;
+}
+
+std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep) const {
+  std::vector<std::string> handles =
+      HandlesMatching([](const Entry& e) { return e.state == State::kReady && e.users.empty(); });
+  std::erase_if(handles, [&](const std::string& handle) { return keep.contains(handle); });
+  return handles;
+}
+
+std::vector<ModelInfo> Registry::List() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<ModelInfo> models;
+  for (const auto& [handle, entry] : entries_) {
+    ModelInfo info;
+    info.handle = handle;
+    info.kind = ComponentKindName(entry.kind);
+    info.ckpt_name = entry.ckpt_name;
+    info.family = entry.family;
+    info.state = entry.state == State::kLoading ? "LOADING" : entry.state == State::kReady ? "READY" : "UNLOADING";
+    info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
+    if (entry.component != nullptr) info.devices = entry.component->placement.devices;
+    models.push_back(std::move(info));
+  }
+  return models;
+}
+
+}  // namespace distorch

@@ -1,0 +1,140 @@
+// The registry of loaded components under their handles.
+//
+// A handle names one component ("model", "clip" or "vae") of one checkpoint, loaded with given fields. Its life:
+//   LOADING ──> READY ──> UNLOADING ──> gone
+//      └────────────────────────────────^ (a load that failed or was cancelled)
+// Requests pin what they use. Several handles may share one component (clip skip): its memory goes with the last.
+#ifndef LIB_SERVING_REGISTRY_H_
+#define LIB_SERVING_REGISTRY_H_
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "lib/base/cancellation.h"
+#include "lib/checkpoint/checkpoint_file.h"
+#include "lib/distorch/ledger.h"
+#include "lib/models/diffusion_model.h"
+#include "lib/models/vae_model.h"
+#include "lib/serving/load_spec.h"
+#include "lib/text/text_encoder.h"
+
+namespace distorch {
+
+enum class ComponentKind { kModel, kClip, kVae };
+// "model", "clip", "vae": what handles start with and ListModels says.
+std::string_view ComponentKindName(ComponentKind kind);
+
+// A component with its weights in place. Immutable; freed with its last reference.
+struct LoadedComponent {
+  ComponentKind kind = ComponentKind::kModel;
+  std::string base_handle;  // the handle it was loaded under
+  std::string ckpt_name, family;
+  std::shared_ptr<const CheckpointFile> file;  // the weights' TensorInfos point into its index
+  std::unique_ptr<nn::Component> component;
+  ComponentPlacement placement;
+  Reservation reservation;
+
+  // Of the type that `kind` says.
+  const models::DiffusionModel& model() const { return static_cast<const models::DiffusionModel&>(*component); }
+  const text::TextEncoder& clip() const { return static_cast<const text::TextEncoder&>(*component); }
+  const models::VaeModel& vae() const { return static_cast<const models::VaeModel&>(*component); }
+};
+
+class Registry;
+
+// Keeps a component loaded while a request uses it. Move-only; the registry must outlive it.
+class Pin {
+ public:
+  Pin() = default;
+  Pin(Pin&& other) noexcept;
+  Pin& operator=(Pin&& other) noexcept;
+  ~Pin();
+
+  const LoadedComponent& operator*() const { return *component_; }
+  const LoadedComponent* operator->() const { return component_.get(); }
+  const std::string& handle() const { return handle_; }
+  int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle
+
+ private:
+  friend class Registry;
+  Registry* registry_ = nullptr;
+  std::string handle_;
+  std::shared_ptr<const LoadedComponent> component_;
+  CancelTokenPtr cancel_;
+  int stop_at_layer_ = -1;
+};
+
+// Thread-safe.
+class Registry {
+ public:
+  // Pins `handle` for a request that `cancel` stops. NOT_FOUND for a stale or unknown handle, FAILED_PRECONDITION while
+  // it is loading, INVALID_ARGUMENT (naming `field`) for a handle of another kind.
+  absl::StatusOr<Pin> Acquire(std::string_view field, const std::string& handle, ComponentKind kind,
+                              CancelTokenPtr cancel) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The component of a READY handle, else null.
+  std::shared_ptr<const LoadedComponent> FindReady(const std::string& handle) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // A load's side: the handle appears as LOADING, then Publish makes it READY or Abandon removes it. `cancel` stops the
+  // load. Waits for an unloading of the same handle to end.
+  void BeginLoading(const std::string& handle, ComponentKind kind, const std::string& ckpt_name,
+                    const std::string& family, CancelTokenPtr cancel) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Publish(std::shared_ptr<const LoadedComponent> component) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Abandon(const std::string& handle) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Another READY handle for the component of `clip` (SetClipSkip). NOT_FOUND as Acquire.
+  absl::Status Alias(const std::string& clip, const std::string& alias, int stop_at_layer) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles are ignored.
+  void SetLease(const std::string& handle, absl::Time expiry) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Closes `handles` (all or none): they become UNLOADING and stale at once. Handles in use: FAILED_PRECONDITION, or with
+  // `force` their requests and loads are cancelled with ABORTED. Blocks until the pins are gone. An unknown handle is
+  // NOT_FOUND. The receipt counts what was really freed: components without another handle.
+  absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force) ABSL_LOCKS_EXCLUDED(mutex_);
+  // All handles but those still loading (unless `force`); in use only with `force`.
+  absl::StatusOr<UnloadReceipt> CloseAll(bool force) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The idle ones not in `keep`; never fails.
+  UnloadReceipt CloseIdle(const std::set<std::string>& keep) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Idle handles whose lease has ended at `now`; returns when the next one ends.
+  absl::Time CloseExpired(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Bytes by device that CloseIdle(keep) would free.
+  BytesByDevice IdleBytes(const std::set<std::string>& keep) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  std::vector<ModelInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  friend class Pin;
+  enum class State { kLoading, kReady, kUnloading };
+  struct Entry {
+    ComponentKind kind = ComponentKind::kModel;
+    State state = State::kLoading;
+    std::string ckpt_name, family;
+    int stop_at_layer = -1;
+    std::shared_ptr<const LoadedComponent> component;  // null while loading
+    std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
+    absl::Time lease_expiry = absl::InfiniteFuture();
+  };
+
+  void Unpin(const std::string& handle, const CancelTokenPtr& cancel) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckClosable(const std::vector<std::string>& handles, bool force) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  UnloadReceipt CloseLocked(const std::vector<std::string>& handles) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::string> IdleHandles(const std::set<std::string>& keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::string> HandlesMatching(bool (*matches)(const Entry&)) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_REGISTRY_H_
