@@ -1,0 +1,230 @@
+#include "client/cpp/client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace distorch::client {
+namespace {
+
+// gRPC's own retries (gRFC A6). Only for methods that may run twice without anybody noticing.
+constexpr char kServiceConfig[] = R"json({
+  "methodConfig": [{
+    "name": [
+      {"service": "distorch.v1.ModelService", "method": "ListDevices"},
+      {"service": "distorch.v1.ModelService", "method": "ListCheckpoints"},
+      {"service": "distorch.v1.ModelService", "method": "PlanCheckpoint"},
+      {"service": "distorch.v1.ModelService", "method": "ListModels"},
+      {"service": "distorch.v1.InferenceService", "method": "EncodeText"},
+      {"service": "distorch.v1.InferenceService", "method": "Denoise"},
+      {"service": "distorch.v1.InferenceService", "method": "DecodeLatent"},
+      {"service": "distorch.v1.InferenceService", "method": "EncodeImage"}
+    ],
+    "retryPolicy": {
+      "maxAttempts": 4,
+      "initialBackoff": "0.1s",
+      "maxBackoff": "1s",
+      "backoffMultiplier": 2,
+      "retryableStatusCodes": ["UNAVAILABLE"]
+    }
+  }]
+})json";
+
+constexpr int kUnlimited = -1;
+
+// The codes of both libraries are the same numbers.
+absl::Status FromGrpc(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+// A call's context, set up from the options and tied to its canceller for as long as it lives.
+class Call {
+ public:
+  Call(const CallOptions& options, const std::string& auth_token)
+      : registration_(options.canceller, &context_) {
+    if (options.timeout != absl::InfiniteDuration()) {
+      context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+    }
+    if (!auth_token.empty()) {
+      context_.AddMetadata("authorization", absl::StrCat("Bearer ", auth_token));
+    }
+  }
+
+  grpc::ClientContext* context() { return &context_; }
+
+ private:
+  grpc::ClientContext context_;
+  Canceller::Registration registration_;
+};
+
+template <typename Stub, typename Request, typename Response>
+using UnaryMethod = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
+
+template <typename Stub, typename Request, typename Response>
+absl::StatusOr<Response> CallOnce(Stub& stub, UnaryMethod<Stub, Request, Response> method,
+                                  const Request& request, const CallOptions& options,
+                                  const std::string& auth_token) {
+  Call call(options, auth_token);
+  Response response;
+  grpc::Status status = (stub.*method)(call.context(), request, &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response;
+}
+
+// Reads a stream to its end. `take` hands the result over when the event holds it; any other event
+// it may report.
+template <typename Result, typename Event>
+absl::StatusOr<Result> ReadToResult(grpc::ClientReader<Event>& reader, std::string_view what,
+                                    absl::FunctionRef<std::optional<Result>(Event&)> take) {
+  std::optional<Result> result;
+  Event event;
+  while (reader.Read(&event)) {
+    if (std::optional<Result> taken = take(event)) result = std::move(taken);
+  }
+  grpc::Status status = reader.Finish();
+  if (!status.ok()) return FromGrpc(status);
+  if (!result)
+    return absl::InternalError(absl::StrCat(what, ": the stream ended without a result"));
+  return *std::move(result);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& address,
+                                                        const ConnectOptions& options) {
+  if (!absl::StrContains(address, ':')) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("address '", address, "': expected HOST:PORT, as 127.0.0.1:50051"));
+  }
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (options.tls) {
+    if (options.tls->cert.empty() != options.tls->key.empty()) {
+      return absl::InvalidArgumentError("a client certificate needs both cert and key");
+    }
+    grpc::SslCredentialsOptions ssl;
+    ssl.pem_root_certs = options.tls->ca;
+    ssl.pem_cert_chain = options.tls->cert;
+    ssl.pem_private_key = options.tls->key;
+    credentials = grpc::SslCredentials(ssl);
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kUnlimited);
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return std::unique_ptr<Client>(
+      new Client(grpc::CreateCustomChannel(address, credentials, arguments), options.auth_token));
+}
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, std::string auth_token)
+    : auth_token_(std::move(auth_token)),
+      models_(v1::ModelService::NewStub(channel)),
+      inference_(v1::InferenceService::NewStub(channel)) {}
+
+absl::StatusOr<v1::ListDevicesResponse> Client::ListDevices(const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::ListDevices, {}, call, auth_token_);
+}
+
+absl::StatusOr<v1::ListCheckpointsResponse> Client::ListCheckpoints(const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::ListCheckpoints, {}, call, auth_token_);
+}
+
+absl::StatusOr<v1::PlanCheckpointResponse> Client::PlanCheckpoint(
+    const v1::LoadCheckpointRequest& request, const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::PlanCheckpoint, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpoint(
+    const v1::LoadCheckpointRequest& request, const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::LoadCheckpoint, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpointStream(
+    const v1::LoadCheckpointRequest& request,
+    absl::FunctionRef<void(const v1::LoadProgress&)> progress, const CallOptions& options) {
+  Call call(options, auth_token_);
+  auto reader = models_->LoadCheckpointStream(call.context(), request);
+  auto take = [&](v1::LoadCheckpointEvent& event) -> std::optional<v1::LoadCheckpointResponse> {
+    if (event.has_done()) return std::move(*event.mutable_done());
+    if (event.has_progress()) progress(event.progress());
+    return std::nullopt;
+  };
+  return ReadToResult<v1::LoadCheckpointResponse, v1::LoadCheckpointEvent>(
+      *reader, "LoadCheckpointStream", take);
+}
+
+absl::StatusOr<v1::ApplyLoraResponse> Client::ApplyLora(const v1::ApplyLoraRequest& request,
+                                                        const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::ApplyLora, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::SetClipSkipResponse> Client::SetClipSkip(const v1::SetClipSkipRequest& request,
+                                                            const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::SetClipSkip, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::ListModels, {}, call, auth_token_);
+}
+
+absl::StatusOr<v1::UnloadResponse> Client::Unload(const v1::UnloadRequest& request,
+                                                  const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::Unload, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
+                                              const SampleCallbacks& callbacks,
+                                              const CallOptions& options) {
+  Call call(options, auth_token_);
+  auto reader = inference_->Infer(call.context(), request);
+  auto take = [&](v1::InferEvent& event) -> std::optional<v1::InferResult> {
+    if (event.has_result()) return std::move(*event.mutable_result());
+    if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
+    if (event.has_phase() && callbacks.phase) callbacks.phase(event.phase());
+    return std::nullopt;
+  };
+  return ReadToResult<v1::InferResult, v1::InferEvent>(*reader, "Infer", take);
+}
+
+absl::StatusOr<v1::EncodeTextResponse> Client::EncodeText(const v1::EncodeTextRequest& request,
+                                                          const CallOptions& call) {
+  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeText, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::Tensor> Client::Sample(const v1::SampleRequest& request,
+                                          const SampleCallbacks& callbacks,
+                                          const CallOptions& options) {
+  Call call(options, auth_token_);
+  auto reader = inference_->Sample(call.context(), request);
+  auto take = [&](v1::SampleEvent& event) -> std::optional<v1::Tensor> {
+    if (event.has_latent()) return std::move(*event.mutable_latent());
+    if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
+    return std::nullopt;
+  };
+  return ReadToResult<v1::Tensor, v1::SampleEvent>(*reader, "Sample", take);
+}
+
+absl::StatusOr<v1::DenoiseResponse> Client::Denoise(const v1::DenoiseRequest& request,
+                                                    const CallOptions& call) {
+  return CallOnce(*inference_, &v1::InferenceService::Stub::Denoise, request, call, auth_token_);
+}
+
+absl::StatusOr<v1::DecodeLatentResponse> Client::DecodeLatent(
+    const v1::DecodeLatentRequest& request, const CallOptions& call) {
+  return CallOnce(*inference_, &v1::InferenceService::Stub::DecodeLatent, request, call,
+                  auth_token_);
+}
+
+absl::StatusOr<v1::EncodeImageResponse> Client::EncodeImage(const v1::EncodeImageRequest& request,
+                                                            const CallOptions& call) {
+  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeImage, request, call,
+                  auth_token_);
+}
+
+}  // namespace distorch::client
