@@ -133,8 +133,8 @@ TEST(ClipTokenizerTest, TextBeforeAnEmbeddingIsARunOfItsOwn) {
 }
 
 // A quadratic step anywhere would take these to minutes; linear ones need well under a second.
-TEST(ClipTokenizerTest, HostileMegabytesTakeNoQuadraticTime) {
-  constexpr int kBytes = 1 << 20;
+TEST(ClipTokenizerTest, HostileTextTakesNoQuadraticTime) {
+  constexpr int kBytes = 1 << 18;
   const auto repeat = [](std::string_view piece) {
     std::string text;
     while (text.size() < kBytes) absl::StrAppend(&text, piece);
