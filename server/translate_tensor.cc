@@ -82,7 +82,7 @@ absl::Status CheckSize(const v1::Tensor& tensor, const WireType& type, std::stri
       return Bad(field, absl::StrCat("shape ", shape, " must have dimensions of at least 1"));
     needed *= static_cast<uint64_t>(dim);
     // Keeps the product below 2^126, whatever comes next.
-    if (needed >> 62 != 0) return Bad(field, absl::StrCat("shape ", shape, " is too large"));
+    if ((needed >> 62) != 0) return Bad(field, absl::StrCat("shape ", shape, " is too large"));
   }
   if (needed != tensor.data().size()) {
     return Bad(field,
