@@ -149,8 +149,8 @@ configure() {
   mkdir -p "$dir"
   rm -f "$dir/CMakeCache.txt" "$dir/configure.args"
   if ! cmake -S "$ROOT" -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" >"$log" 2>&1; then
-    cat "$log" >&2
-    die "CMake failed"
+    tail -n 40 "$log" >&2
+    die "CMake failed; its whole output is in $log"
   fi
   echo "$ROOT $*" >"$dir/configure.args"
 }
