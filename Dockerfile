@@ -20,7 +20,7 @@ COPY --from=builder /bundle/ /
 RUN apt-get update \
  && xargs apt-get install -y --no-install-recommends ca-certificates </usr/share/distorchd/packages.txt \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --home-dir /var/lib/distorchd --create-home distorchd \
+ && useradd --uid 10001 --home-dir /var/lib/distorchd --create-home --shell /usr/sbin/nologin distorchd \
  && mkdir -p /models/checkpoints /models/loras /models/embeddings
 USER distorchd
 # Flags given to `docker run` win over these. The container's own network is the boundary: publish the port to whom
@@ -30,7 +30,9 @@ ENV DISTORCHD_LISTEN_ADDRESS=0.0.0.0:50051 \
     DISTORCHD_METRICS_ADDRESS=0.0.0.0:9464 \
     DISTORCHD_CHECKPOINT_DIRS=/models/checkpoints \
     DISTORCHD_LORA_DIRS=/models/loras \
-    DISTORCHD_EMBEDDING_DIRS=/models/embeddings
+    DISTORCHD_EMBEDDING_DIRS=/models/embeddings \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 50051 9464
 VOLUME /models
 STOPSIGNAL SIGTERM

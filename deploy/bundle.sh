@@ -21,11 +21,16 @@ if [ -d "$site/nvidia/cudnn" ]; then
   libraries+=$'\n'$(find "$site/torch/lib" "$site/nvidia" -name '*.so*' ! -name 'libtorch_python.so')
 fi
 
+# The loader finds libraries below /lib that a package installed below /usr/lib: one folder on Debian 12.
+package_of() {
+  { dpkg-query -S "$1" || dpkg-query -S "/usr$1"; } 2>/dev/null | cut -d: -f1
+}
+
 packages=()
 while read -r library; do
   case $library in
     */site-packages/*) cp --parents -L -u "$library" "$dest" ;;
-    *) packages+=("$(dpkg-query -S "*/$(basename "$library")" | grep -m 1 -oE '^[^:]+')") ;;
+    *) packages+=("$(package_of "$library")") ;;
   esac
 done <<<"$libraries"
 install -d "$dest/usr/share/distorchd"

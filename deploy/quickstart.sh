@@ -52,8 +52,18 @@ done
 port_of() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/ports" "$1"; }
 address=127.0.0.1:$(port_of grpc)
 
+# Quotes only the words that a shell would need quoted.
+show() {
+  local word
+  printf '$ distorchctl'
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_=:,./-]+$ ]]; then printf ' %s' "$word"; else printf ' %s' "${word@Q}"; fi
+  done
+  echo
+}
+
 ctl() {
-  echo "\$ distorchctl ${*@Q}"
+  show "$@"
   "$BUILD_DIR/bin/distorchctl" --address="$address" "$@" ||
     { say "the daemon's log ($daemon_log) ends with"; tail -n 20 "$daemon_log"; die "distorchctl $1 failed"; }
   echo
