@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/statusor.h"
 
@@ -28,7 +29,11 @@ struct DeviceId {
   }
 };
 
-// "cpu", "cuda:1", "mps"; a bare accelerator name means index 0. INVALID_ARGUMENT for anything else.
+inline constexpr int kMaxDeviceIndex = 127;  // LibTorch's limit
+
+// "cpu", "cuda:1", "mps": lower-case letters, and for accelerators an index of 0…kMaxDeviceIndex
+// without leading zeros; a bare accelerator name means index 0. INVALID_ARGUMENT for anything else,
+// "cpu:0" and surrounding spaces included.
 absl::StatusOr<DeviceId> ParseDeviceId(std::string_view text);
 
 // What the planner needs to know of a device.
@@ -37,8 +42,9 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
 };
 
-// "8GiB", "500MB", "123456": units are powers of 1024 with or without the i, case-insensitive. INVALID_ARGUMENT for a
-// malformed, negative or overflowing amount.
+// "8GiB", "500MB", "2.5 g", "123456": units b, k, m, g, t are powers of 1024, with or without the
+// "b" or "ib", in any case; parts of a byte are dropped. Surrounding spaces are ignored.
+// INVALID_ARGUMENT for a malformed, negative or overflowing amount.
 absl::StatusOr<int64_t> ParseByteSize(std::string_view text);
 
 // "1.62 GiB", "96 B": for messages and tables.

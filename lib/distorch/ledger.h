@@ -1,5 +1,5 @@
-// The ledger: who holds which bytes on which device. Loads reserve before they allocate, so that what cannot fit is
-// refused with a table instead of failing half-way.
+// The ledger: who holds which bytes on which device. Loads reserve before they allocate, so that
+// what cannot fit is refused with a table instead of failing half-way.
 #ifndef LIB_DISTORCH_LEDGER_H_
 #define LIB_DISTORCH_LEDGER_H_
 
@@ -20,7 +20,8 @@ using BytesByDevice = std::map<DeviceId, int64_t>;
 
 class Ledger;
 
-// Move-only hold on bytes; gives them back when destroyed. The ledger must outlive it.
+// Move-only hold on bytes; gives them back when destroyed. The ledger must outlive it. Thread-safe
+// but for moves and destruction; every call on a released, moved-from or default one does nothing.
 class Reservation {
  public:
   Reservation() = default;
@@ -28,6 +29,10 @@ class Reservation {
   Reservation& operator=(Reservation&& other) noexcept;
   ~Reservation();
 
+  // Tells that `bytes` more of what is reserved on `device` now exist, and so are missing from what
+  // the device reports as free. Without it a load under way counts twice until it commits, and
+  // others may be refused for nothing.
+  void AddAllocated(const DeviceId& device, int64_t bytes);
   // Turns what is reserved into what is held: `measured` bytes of weights that now really exist.
   void Commit(const BytesByDevice& measured);
   // Gives everything back now.
@@ -53,14 +58,18 @@ class Ledger {
   // `devices` with the bytes each may hold.
   explicit Ledger(std::vector<DeviceMemory> devices);
 
-  // All or nothing. `free_now` is what each device reports as free at this moment (memory of other processes counts too):
-  // a device is refused when its free memory less what is reserved but not yet allocated does not hold `need`.
-  // RESOURCE_EXHAUSTED says for each device that does not fit what is needed, what is free, and who holds what.
-  absl::StatusOr<Reservation> Reserve(std::string holder, const BytesByDevice& need, const BytesByDevice& free_now)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // All or nothing. `free_now` is what each device reports as free at this moment (memory of other
+  // processes counts too); a device missing from it counts as free but for what the ledger knows. A
+  // device is refused when its free memory less what is reserved but not yet allocated does not
+  // hold `need`, or when the ledger's sum would pass what it may hold. RESOURCE_EXHAUSTED says for
+  // each device that does not fit what is needed, what is free, and who holds what, as a table.
+  // INVALID_ARGUMENT for an unknown device or a negative need. `holder` is a name for that table.
+  absl::StatusOr<Reservation> Reserve(std::string holder, const BytesByDevice& need,
+                                      const BytesByDevice& free_now) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The same check without reserving; OK or the same error.
-  absl::Status Check(const BytesByDevice& need, const BytesByDevice& free_now) const ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Check(const BytesByDevice& need, const BytesByDevice& free_now) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::map<DeviceId, DeviceUse> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -69,10 +78,27 @@ class Ledger {
   struct Entry {
     std::string holder;
     BytesByDevice bytes;
+    BytesByDevice allocated;  // of `bytes`, before Commit
     bool committed = false;
   };
+  // What the ledger knows of one device.
+  struct DeviceState {
+    DeviceUse use;
+    int64_t pending_bytes = 0;  // of use.reserved_bytes, what is not yet allocated
+    int64_t free_bytes = 0;     // now, pending bytes included
+  };
+
+  void AddAllocated(uint64_t id, const DeviceId& device, int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Commit(uint64_t id, const BytesByDevice& measured) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Release(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  BytesByDevice Bytes(uint64_t id) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Status CheckLocked(const BytesByDevice& need, const BytesByDevice& free_now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  DeviceState State(const DeviceMemory& device, const BytesByDevice& free_now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // "12.00 GiB flux.safetensors, 1.00 GiB sdxl.safetensors (loading), …", largest first.
+  std::string Holders(const DeviceMemory& device, const DeviceState& state) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::vector<DeviceMemory> devices_;

@@ -1,4 +1,5 @@
-// Counts what crosses the links between devices, and what lies in staging on them. Lock-free reads and writes.
+// Counts what crosses the links between devices, and what lies in staging on them. Lock-free reads
+// and writes.
 #ifndef LIB_DISTORCH_TRANSFER_METER_H_
 #define LIB_DISTORCH_TRANSFER_METER_H_
 
@@ -11,7 +12,10 @@
 
 namespace distorch {
 
-// Devices are known by their position in the list given at construction (at most kMaxDevices).
+// Devices are known by their position in the list given at construction; what comes after the first
+// kMaxDevices is unknown, and nothing is counted for unknown positions (-1 included). Thread-safe.
+// The counters of one link are read one by one: a transfer under way may show in its bytes and not
+// yet in its seconds.
 class TransferMeter {
  public:
   static constexpr int kMaxDevices = 32;
@@ -28,7 +32,7 @@ class TransferMeter {
   void AddTransfer(int from, int to, int64_t bytes, int64_t nanoseconds);
   void AddStaging(int device, int64_t delta_bytes);
 
-  std::vector<Link> Links() const;  // those used so far
+  std::vector<Link> Links() const;  // those used so far, by position
   int64_t staging_bytes(int device) const;
   int64_t peak_staging_bytes(int device) const;
   const std::vector<DeviceId>& devices() const { return devices_; }
@@ -37,6 +41,8 @@ class TransferMeter {
   struct Counter {
     std::atomic<int64_t> bytes{0}, nanoseconds{0};
   };
+  bool Known(int device) const;
+
   const std::vector<DeviceId> devices_;
   std::array<std::array<Counter, kMaxDevices>, kMaxDevices> links_;
   std::array<std::atomic<int64_t>, kMaxDevices> staging_{}, peak_staging_{};

@@ -1,0 +1,180 @@
+#include "lib/distorch/ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "lib/base/status_macros.h"
+
+namespace distorch {
+namespace {
+
+constexpr size_t kHoldersShown = 4;
+
+int64_t BytesOn(const BytesByDevice& bytes, const DeviceId& device) {
+  const auto it = bytes.find(device);
+  return it == bytes.end() ? 0 : it->second;
+}
+
+std::string TableRow(std::string_view device, std::string_view need, std::string_view free,
+                     std::string_view reserved, std::string_view held_by) {
+  return absl::StrFormat("\n  %-8s %12s %12s %12s  %s", device, need, free, reserved, held_by);
+}
+
+}  // namespace
+
+Reservation::Reservation(Reservation&& other) noexcept
+    : ledger_(std::exchange(other.ledger_, nullptr)), id_(other.id_) {}
+
+Reservation& Reservation::operator=(Reservation&& other) noexcept {
+  if (this != &other) {
+    Release();
+    ledger_ = std::exchange(other.ledger_, nullptr);
+    id_ = other.id_;
+  }
+  return *this;
+}
+
+Reservation::~Reservation() { Release(); }
+
+void Reservation::AddAllocated(const DeviceId& device, int64_t bytes) {
+  if (ledger_ != nullptr) ledger_->AddAllocated(id_, device, bytes);
+}
+
+void Reservation::Commit(const BytesByDevice& measured) {
+  if (ledger_ != nullptr) ledger_->Commit(id_, measured);
+}
+
+void Reservation::Release() {
+  if (ledger_ != nullptr) ledger_->Release(id_);
+}
+
+BytesByDevice Reservation::bytes() const {
+  return ledger_ == nullptr ? BytesByDevice() : ledger_->Bytes(id_);
+}
+
+Ledger::Ledger(std::vector<DeviceMemory> devices) : devices_(std::move(devices)) {}
+
+absl::StatusOr<Reservation> Ledger::Reserve(std::string holder, const BytesByDevice& need,
+                                            const BytesByDevice& free_now) {
+  absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(CheckLocked(need, free_now));
+  const uint64_t id = next_id_++;
+  entries_.emplace(id, Entry{.holder = std::move(holder), .bytes = need});
+  return Reservation(this, id);
+}
+
+absl::Status Ledger::Check(const BytesByDevice& need, const BytesByDevice& free_now) const {
+  absl::MutexLock lock(&mutex_);
+  return CheckLocked(need, free_now);
+}
+
+std::map<DeviceId, Ledger::DeviceUse> Ledger::Use() const {
+  absl::MutexLock lock(&mutex_);
+  std::map<DeviceId, DeviceUse> use;
+  for (const DeviceMemory& device : devices_) use[device.device] = State(device, {}).use;
+  return use;
+}
+
+void Ledger::AddAllocated(uint64_t id, const DeviceId& device, int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(id);
+  if (it != entries_.end()) it->second.allocated[device] += bytes;
+}
+
+void Ledger::Commit(uint64_t id, const BytesByDevice& measured) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  it->second.bytes = measured;
+  it->second.committed = true;
+}
+
+void Ledger::Release(uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  entries_.erase(id);
+}
+
+BytesByDevice Ledger::Bytes(uint64_t id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(id);
+  return it == entries_.end() ? BytesByDevice() : it->second.bytes;
+}
+
+Ledger::DeviceState Ledger::State(const DeviceMemory& device, const BytesByDevice& free_now) const {
+  DeviceState state;
+  for (const auto& [id, entry] : entries_) {
+    const int64_t bytes = BytesOn(entry.bytes, device.device);
+    if (entry.committed) {
+      state.use.weights_bytes += bytes;
+      continue;
+    }
+    state.use.reserved_bytes += bytes;
+    state.pending_bytes +=
+        bytes - std::clamp<int64_t>(BytesOn(entry.allocated, device.device), 0, bytes);
+  }
+  const int64_t allocated =
+      state.use.weights_bytes + state.use.reserved_bytes - state.pending_bytes;
+  state.free_bytes = std::max<int64_t>(0, device.total_bytes - allocated);
+  if (const auto it = free_now.find(device.device); it != free_now.end()) {
+    state.free_bytes = std::min(state.free_bytes, it->second);
+  }
+  return state;
+}
+
+std::string Ledger::Holders(const DeviceMemory& device, const DeviceState& state) const {
+  std::vector<std::pair<int64_t, std::string>> holders;
+  for (const auto& [id, entry] : entries_) {
+    const int64_t bytes = BytesOn(entry.bytes, device.device);
+    if (bytes > 0)
+      holders.emplace_back(bytes, absl::StrCat(entry.holder, entry.committed ? "" : " (loading)"));
+  }
+  std::stable_sort(holders.begin(), holders.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+
+  std::vector<std::string> parts;
+  int64_t rest = 0;
+  for (size_t i = 0; i < holders.size(); ++i) {
+    if (i < kHoldersShown) {
+      parts.push_back(absl::StrCat(FormatBytes(holders[i].first), " ", holders[i].second));
+    } else {
+      rest += holders[i].first;
+    }
+  }
+  if (rest > 0)
+    parts.push_back(absl::StrCat(FormatBytes(rest), " ", holders.size() - kHoldersShown, " more"));
+  const int64_t allocated =
+      state.use.weights_bytes + state.use.reserved_bytes - state.pending_bytes;
+  const int64_t others = device.total_bytes - allocated - state.free_bytes;
+  if (others > 0) parts.push_back(absl::StrCat(FormatBytes(others), " not weights of this server"));
+  return parts.empty() ? "nobody" : absl::StrJoin(parts, ", ");
+}
+
+absl::Status Ledger::CheckLocked(const BytesByDevice& need, const BytesByDevice& free_now) const {
+  std::string rows;
+  for (const auto& [id, bytes] : need) {
+    const auto device =
+        std::find_if(devices_.begin(), devices_.end(),
+                     [&id = id](const DeviceMemory& known) { return known.device == id; });
+    if (device == devices_.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("the ledger knows no device ", id.ToString()));
+    }
+    if (bytes < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a need of ", bytes, " bytes on ", id.ToString(), " is negative"));
+    }
+    const DeviceState state = State(*device, free_now);
+    if (bytes == 0 || bytes <= state.free_bytes - state.pending_bytes) continue;
+    rows += TableRow(id.ToString(), FormatBytes(bytes), FormatBytes(state.free_bytes),
+                     FormatBytes(state.pending_bytes), Holders(*device, state));
+  }
+  if (rows.empty()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "not enough device memory: needed is more than free less reserved (by loads under way)",
+      TableRow("device", "needed", "free", "reserved", "held by"), rows));
+}
+
+}  // namespace distorch

@@ -1,0 +1,197 @@
+#include "lib/distorch/ledger.h"
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace distorch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+const DeviceId kCpu{"cpu", 0}, kCuda0{"cuda", 0}, kCuda1{"cuda", 1};
+
+class LedgerTest : public testing::Test {
+ protected:
+  LedgerTest() : ledger_({{kCuda0, 8 * kGiB}, {kCuda1, 12 * kGiB}, {kCpu, 64 * kGiB}}) {}
+
+  Reservation MustReserve(std::string holder, const BytesByDevice& need,
+                          const BytesByDevice& free_now = {}) {
+    auto reservation = ledger_.Reserve(std::move(holder), need, free_now);
+    EXPECT_TRUE(reservation.ok()) << reservation.status();
+    return reservation.ok() ? *std::move(reservation) : Reservation();
+  }
+  int64_t Reserved(const DeviceId& device) { return ledger_.Use().at(device).reserved_bytes; }
+  int64_t Weights(const DeviceId& device) { return ledger_.Use().at(device).weights_bytes; }
+
+  Ledger ledger_;
+};
+
+TEST_F(LedgerTest, ReservesCommitsAndGivesBack) {
+  {
+    Reservation reservation = MustReserve("a", {{kCuda0, 3 * kGiB}, {kCpu, kGiB}});
+    EXPECT_EQ(Reserved(kCuda0), 3 * kGiB);
+    EXPECT_EQ(Reserved(kCpu), kGiB);
+    EXPECT_EQ(Reserved(kCuda1), 0);
+    EXPECT_EQ(reservation.bytes(), (BytesByDevice{{kCuda0, 3 * kGiB}, {kCpu, kGiB}}));
+
+    reservation.Commit({{kCuda0, 2 * kGiB}});
+    EXPECT_EQ(Reserved(kCuda0), 0);
+    EXPECT_EQ(Weights(kCuda0), 2 * kGiB);
+    EXPECT_EQ(reservation.bytes(), (BytesByDevice{{kCuda0, 2 * kGiB}}));
+  }
+  EXPECT_EQ(Weights(kCuda0), 0);
+}
+
+TEST_F(LedgerTest, ReleaseIsFinalAndMovesCarryTheHold) {
+  Reservation first = MustReserve("a", {{kCuda0, 3 * kGiB}});
+  Reservation second = std::move(first);
+  first.Release();  // NOLINT(bugprone-use-after-move): moved-from ones do nothing
+  EXPECT_TRUE(first.bytes().empty());
+  EXPECT_EQ(Reserved(kCuda0), 3 * kGiB);
+
+  second = MustReserve("b", {{kCuda0, kGiB}});  // lets go of "a"
+  EXPECT_EQ(Reserved(kCuda0), kGiB);
+  second.Release();
+  second.Release();
+  second.Commit({{kCuda0, kGiB}});
+  EXPECT_EQ(Reserved(kCuda0), 0);
+  EXPECT_EQ(Weights(kCuda0), 0);
+  EXPECT_TRUE(second.bytes().empty());
+}
+
+TEST_F(LedgerTest, AllOrNothing) {
+  EXPECT_FALSE(ledger_.Reserve("a", {{kCuda0, kGiB}, {kCuda1, 13 * kGiB}}, {}).ok());
+  EXPECT_EQ(Reserved(kCuda0), 0);
+  EXPECT_EQ(Reserved(kCuda1), 0);
+}
+
+TEST_F(LedgerTest, ReservedBytesCountUntilTheyAreAllocated) {
+  Reservation loading = MustReserve("a", {{kCuda0, 6 * kGiB}}, {{kCuda0, 8 * kGiB}});
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 2 * kGiB}}, {{kCuda0, 8 * kGiB}}).ok());
+  EXPECT_FALSE(ledger_.Check({{kCuda0, 2 * kGiB + 1}}, {{kCuda0, 8 * kGiB}}).ok());
+
+  // 4 GiB of it are there: the device reports 4 GiB less, and only 2 GiB are still promised.
+  loading.AddAllocated(kCuda0, kGiB);
+  loading.AddAllocated(kCuda0, 3 * kGiB);
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 2 * kGiB}}, {{kCuda0, 4 * kGiB}}).ok());
+  EXPECT_FALSE(ledger_.Check({{kCuda0, 2 * kGiB + 1}}, {{kCuda0, 4 * kGiB}}).ok());
+
+  loading.Commit({{kCuda0, 6 * kGiB}});
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 2 * kGiB}}, {{kCuda0, 2 * kGiB}}).ok());
+}
+
+TEST_F(LedgerTest, OtherProcessesMemoryCounts) {
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 8 * kGiB}}, {{kCuda0, 8 * kGiB}}).ok());
+  EXPECT_FALSE(ledger_.Check({{kCuda0, 8 * kGiB}}, {{kCuda0, 8 * kGiB - 1}}).ok());
+}
+
+TEST_F(LedgerTest, NeverPromisesMoreThanADeviceMayHold) {
+  // A device that reports too much free (the CPU's cache can be dropped) does not lift its limit.
+  Reservation held = MustReserve("a", {{kCuda0, 5 * kGiB}});
+  held.Commit(held.bytes());
+  EXPECT_FALSE(ledger_.Check({{kCuda0, 4 * kGiB}}, {{kCuda0, 100 * kGiB}}).ok());
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 3 * kGiB}}, {{kCuda0, 100 * kGiB}}).ok());
+}
+
+TEST_F(LedgerTest, RefusalIsATableOfWhoHoldsWhat) {
+  std::vector<Reservation> held;
+  for (int i = 1; i <= 6; ++i) {
+    held.push_back(MustReserve(absl::StrCat("model", i), {{kCuda0, i * kGiB / 4}}));
+    if (i != 6) held.back().Commit(held.back().bytes());
+  }
+  const absl::Status status = ledger_.Check({{kCuda0, 3 * kGiB}, {kCuda1, kGiB}},
+                                            {{kCuda0, 3 * kGiB}, {kCuda1, 12 * kGiB}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(
+      status.message(),
+      "not enough device memory: needed is more than free less reserved (by loads under way)\n"
+      "  device         needed         free     reserved  held by\n"
+      "  cuda:0       3.00 GiB     3.00 GiB     1.50 GiB  1.50 GiB model6 (loading), 1.25 GiB "
+      "model5, "
+      "1.00 GiB model4, 768.00 MiB model3, 768.00 MiB 2 more, 1.25 GiB not weights of this server");
+}
+
+TEST_F(LedgerTest, RefusalOfAnEmptyDeviceSaysNobody) {
+  const absl::Status status =
+      ledger_.Check({{kCuda0, 9 * kGiB}, {kCuda1, 13 * kGiB}, {kCpu, 0}}, {});
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("cuda:0       9.00 GiB     8.00 GiB          0 B  nobody"),
+                    HasSubstr("cuda:1      13.00 GiB    12.00 GiB          0 B  nobody"),
+                    Not(HasSubstr("cpu"))));
+}
+
+TEST_F(LedgerTest, NoNeedAlwaysFits) {
+  EXPECT_TRUE(ledger_.Check({}, {}).ok());
+  Reservation all = MustReserve("a", {{kCuda0, 8 * kGiB}});
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 0}}, {{kCuda0, 0}}).ok());
+}
+
+TEST_F(LedgerTest, RefusesWhatMakesNoSense) {
+  EXPECT_EQ(ledger_.Check({{{"cuda", 9}, 1}}, {}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ledger_.Check({{kCuda0, -1}}, {}).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(LedgerTest, ManyThreadsNeverOverfillADeviceAndLeaveNothing) {
+  std::atomic<int64_t> held{0};
+  std::atomic<bool> overfilled{false};
+  std::atomic<int> granted{0};
+  const auto load = [&](int thread) {
+    for (int i = 0; i < 400; ++i) {
+      const int64_t need = (1 + (thread + i) % 4) * kGiB;
+      auto reservation = ledger_.Reserve("load", {{kCuda0, need}, {kCpu, 1}}, {});
+      if (!reservation.ok()) continue;
+      ++granted;
+      if (held.fetch_add(need) + need > 8 * kGiB) overfilled = true;
+      reservation->AddAllocated(kCuda0, need / 2);
+      if (i % 2 == 0) reservation->Commit({{kCuda0, need}, {kCpu, 1}});
+      if (ledger_.Use().at(kCuda0).weights_bytes > 8 * kGiB) overfilled = true;
+      held -= need;
+      if (i % 3 == 0) reservation->Release();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) threads.emplace_back(load, i);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_FALSE(overfilled);
+  EXPECT_GT(granted, 0);
+  for (const auto& [device, use] : ledger_.Use()) {
+    EXPECT_EQ(use.weights_bytes, 0) << device.ToString();
+    EXPECT_EQ(use.reserved_bytes, 0) << device.ToString();
+  }
+}
+
+TEST_F(LedgerTest, OneReservationMayBeUsedByManyThreads) {
+  Reservation reservation = MustReserve("a", {{kCuda0, 8 * kGiB}});
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 4; ++i) {
+    readers.emplace_back([&] {
+      for (int j = 0; j < 256; ++j) reservation.AddAllocated(kCuda0, 4 << 20);
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  // 4 GiB allocated and gone from the device's free memory, 4 GiB promised: nothing is left.
+  EXPECT_FALSE(ledger_.Check({{kCuda0, 1}}, {{kCuda0, 4 * kGiB}}).ok());
+
+  std::vector<std::thread> enders;
+  for (int i = 0; i < 4; ++i) {
+    enders.emplace_back([&, i] {
+      i % 2 == 0 ? reservation.Release() : reservation.Commit({{kCuda0, kGiB}});
+    });
+  }
+  for (std::thread& ender : enders) ender.join();
+  EXPECT_EQ(Weights(kCuda0), 0);
+  EXPECT_EQ(Reserved(kCuda0), 0);
+}
+
+}  // namespace
+}  // namespace distorch
