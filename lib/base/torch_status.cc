@@ -6,8 +6,6 @@
 #include <new>
 #include <string>
 
-#include "absl/strings/str_cat.h"
-
 namespace distorch {
 namespace {
 
@@ -28,7 +26,9 @@ absl::Status RunTorch(absl::FunctionRef<absl::Status()> body) {
   } catch (const c10::Error& error) {
     const std::string line = FirstLine(error.what_without_backtrace());
     // LibTorch's CPU allocator reports exhaustion as a plain error.
-    if (line.find("not enough memory") != std::string::npos) return absl::ResourceExhaustedError(line);
+    if (line.find("DefaultCPUAllocator") != std::string::npos) {
+      return absl::ResourceExhaustedError(line);
+    }
     return absl::InternalError(line);
   } catch (const std::exception& error) {
     return absl::InternalError(FirstLine(error.what()));

@@ -11,6 +11,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "lib/base/status_macros.h"
 
 namespace distorch {
 namespace {
@@ -46,16 +47,27 @@ std::string FormatUuid(std::span<const std::byte, 16> uuid) {
   return "GPU-" + text;
 }
 
-std::vector<CudaDevice> ListDevices() {
+constexpr int kNoDevice = 100;  // CUDA_ERROR_NO_DEVICE
+
+absl::Status DriverError(int result) {
+  return absl::FailedPreconditionError(absl::StrCat("the driver fails with error ", result));
+}
+
+absl::StatusOr<std::vector<CudaDevice>> ListDevices() {
+  std::vector<CudaDevice> devices;
   Driver driver{};
+  if (!LoadDriver(driver)) return devices;
+  const int started = driver.init(0);
+  if (started == kNoDevice) return devices;
+  if (started != 0) return DriverError(started);
   int count = 0;
-  if (!LoadDriver(driver) || driver.init(0) != 0 || driver.device_count(&count) != 0) return {};
-  std::vector<CudaDevice> devices(count);
+  if (const int result = driver.device_count(&count); result != 0) return DriverError(result);
+  devices.resize(count);
   for (int i = 0; i < count; ++i) {
     std::array<char, 256> name{};
     std::array<std::byte, 16> uuid{};
     int device = 0;
-    if (driver.device(&device, i) != 0) return {};
+    if (const int result = driver.device(&device, i); result != 0) return DriverError(result);
     if (driver.name(name.data(), name.size() - 1, device) == 0) devices[i].name = name.data();
     if (driver.uuid(uuid.data(), device) == 0) devices[i].uuid = FormatUuid(uuid);
   }
@@ -65,7 +77,7 @@ std::vector<CudaDevice> ListDevices() {
 }  // namespace
 
 absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices() {
-  std::vector<CudaDevice> devices = ListDevices();
+  ASSIGN_OR_RETURN(std::vector<CudaDevice> devices, ListDevices());
   if (devices.empty()) return devices;
   // Found through the program's rpath to LibTorch; its static initializers register the device.
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {

@@ -18,9 +18,9 @@ struct CudaDevice {
 };
 
 // The visible devices (CUDA_VISIBLE_DEVICES applies), the i-th being LibTorch's cuda:i; makes
-// LibTorch ready to use them. Empty without a driver or a device; FAILED_PRECONDITION where there
-// are devices but LibTorch cannot use them. Must be called before any other use of CUDA through
-// LibTorch, which remembers that there was none.
+// LibTorch ready to use them. Empty without a driver or a device; FAILED_PRECONDITION where the
+// driver fails or LibTorch cannot use what it has. Must be called before any other use of CUDA
+// through LibTorch, which remembers that there was none.
 absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices();
 
 struct CudaMemory {

@@ -1,6 +1,7 @@
 #include "lib/device/simulated_device.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -61,7 +62,8 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   }
 };
 
-// LibTorch asks these of any accelerator, for one when it copies to pinned memory.
+// LibTorch asks these of any accelerator, as when it copies to pinned memory or seeds all
+// generators.
 class Hooks final : public at::PrivateUse1HooksInterface {
  public:
   bool isBuilt() const override { return true; }
@@ -75,6 +77,10 @@ class Hooks final : public at::PrivateUse1HooksInterface {
   }
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override {
     return exchangeDevice(index);
+  }
+  // Random numbers come from the CPU's generator, whatever device they are for.
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override {
+    return at::detail::getDefaultCPUGenerator();
   }
   c10::Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(c10::kCPU); }
 };

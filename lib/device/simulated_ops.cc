@@ -22,9 +22,7 @@ namespace distorch::simulated {
 namespace {
 
 constexpr c10::DispatchKeySet kCpuKeys(c10::DispatchKey::CPU);
-constexpr c10::DispatchKeySet kSimulatedKeys(kDeviceType == c10::DeviceType::PrivateUse1
-                                                 ? c10::DispatchKey::PrivateUse1
-                                                 : c10::DispatchKey::Undefined);
+constexpr c10::DispatchKeySet kSimulatedKeys(c10::DispatchKey::PrivateUse1);
 
 bool IsSimulated(const at::Tensor& tensor) { return tensor.device().type() == kDeviceType; }
 
