@@ -19,7 +19,7 @@ namespace {
 struct InferFlags {
   HandleFlags handles;
   std::string prompt, negative;
-  std::optional<int> width, height;
+  int width = 512, height = 512;
   int batch_size = 1;
   std::optional<uint64_t> seed;
   int steps = 20;
@@ -31,8 +31,6 @@ struct InferFlags {
   int preview_every = 0;
   std::string output;
 };
-
-constexpr int kDefaultSize = 512;
 
 // Below 2^53, so that a reader that keeps JSON numbers as doubles gets the same seed.
 uint64_t RandomSeed() {
@@ -50,10 +48,8 @@ absl::StatusOr<v1::InferRequest> MakeRequest(const InferFlags& flags) {
   if (!flags.mask_image.empty()) {
     ASSIGN_OR_RETURN(*request.mutable_mask_image(), ReadFile(flags.mask_image));
   }
-  // Without a size, an image keeps its own.
-  int default_size = flags.init_image.empty() ? kDefaultSize : 0;
-  request.set_width(flags.width.value_or(default_size));
-  request.set_height(flags.height.value_or(default_size));
+  request.set_width(flags.width);
+  request.set_height(flags.height);
   request.set_batch_size(flags.batch_size);
   request.set_preview_every(flags.preview_every);
   v1::SamplingOptions& options = *request.mutable_options();
@@ -179,23 +175,23 @@ void AddSamplingFlags(CLI::App& command, InferFlags& flags) {
 }
 
 void AddImageFlags(CLI::App& command, InferFlags& flags) {
-  command
-      .add_option("--width", flags.width,
-                  absl::StrCat("Width in pixels (default: ", kDefaultSize, ", or --init_image's)"))
+  command.add_option("--width", flags.width, "Width in pixels")
       ->type_name("PIXELS")
-      ->check(AboveZero());
-  command
-      .add_option("--height", flags.height,
-                  absl::StrCat("Height in pixels (default: ", kDefaultSize, ", or --init_image's)"))
+      ->check(AboveZero())
+      ->capture_default_str();
+  command.add_option("--height", flags.height, "Height in pixels")
       ->type_name("PIXELS")
-      ->check(AboveZero());
+      ->check(AboveZero())
+      ->capture_default_str();
   command.add_option("--batch_size", flags.batch_size, "Images to make at once")
       ->type_name("N")
       ->check(AboveZero())
       ->capture_default_str();
   CLI::Option* init_image =
       command
-          .add_option("--init_image", flags.init_image, "PNG to start from instead of noise alone")
+          .add_option(
+              "--init_image", flags.init_image,
+              "PNG to start from instead of noise alone; scaled and cropped to the size asked for")
           ->type_name("FILE");
   command
       .add_option("--mask_image", flags.mask_image,

@@ -384,7 +384,7 @@ TEST_F(CtlTest, InferBatchPreviewsImageAndMask) {
   EXPECT_EQ(infer_.init_image(), "init");
   EXPECT_EQ(infer_.mask_image(), "mask");
   EXPECT_EQ(infer_.negative_prompt(), "y");
-  EXPECT_EQ(infer_.width(), 0);  // the image's own
+  EXPECT_EQ(infer_.width(), 512);
   EXPECT_EQ(infer_.height(), 64);
   EXPECT_EQ(infer_.options().denoise(), 0.5);
   EXPECT_EQ(infer_.options().guidance(), 3.5);
