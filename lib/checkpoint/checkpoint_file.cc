@@ -21,6 +21,7 @@ namespace {
 constexpr std::size_t kSniffBytes = 512;
 constexpr uint64_t kSamples = 256;
 constexpr uint64_t kSampleBytes = 4096;
+constexpr uint64_t kTensorSampleBytes = 512;
 
 // Characters of text, but for a UTF-8 sequence that the end of `start` may have cut.
 bool LooksLikeText(std::string_view start) {
@@ -121,6 +122,11 @@ absl::StatusOr<std::string> CheckpointFile::Fingerprint() const {
     for (uint64_t i = 0; i < kSamples; ++i) {
       const uint64_t position = i + 1 < kSamples ? last / (kSamples - 1) * i : last;
       RETURN_IF_ERROR(add(data_start_ + position, kSampleBytes));
+    }
+    // Models of one layout may differ in a single small tensor: SD 2 and its v-prediction kin in a
+    // bias.
+    for (const TensorInfo& tensor : index_.tensors()) {
+      RETURN_IF_ERROR(add(tensor.offset, std::min(tensor.bytes, kTensorSampleBytes)));
     }
   }
   ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());

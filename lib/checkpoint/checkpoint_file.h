@@ -33,9 +33,10 @@ class CheckpointFile {
   absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor,
                     std::span<std::byte> out) const;
 
-  // 32 hex digits that identify the content: SHA-256 over the size, the header and 256 evenly
-  // spaced samples of the data, the first and the last bytes among them. Equal on every host that
-  // holds the same file, whatever its name or time stamps; reads the header and at most 1 MiB more.
+  // 32 hex digits that identify the content: SHA-256 over the size, the header, 256 evenly spaced
+  // samples of the data (1 MiB, the first and the last bytes among them) and the first 512 bytes of
+  // each tensor; over all of the data when it is no more than 1 MiB. Equal on every host that holds
+  // the same file, whatever its name or time stamps.
   absl::StatusOr<std::string> Fingerprint() const;
 
  private:

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/safetensors_writer.h"
@@ -138,6 +139,25 @@ TEST_F(CheckpointFileTest, FingerprintSeesAnyChangeOfAHundredthOfALargeFile) {
   file.seekp(offset) << std::string((5 << 20) / 100, 'x');
   file.close();
   EXPECT_NE(Fingerprint(path), original);
+}
+
+TEST_F(CheckpointFileTest, FingerprintSeesAChangeOfAnySmallTensor) {
+  std::vector<SafetensorsEntry> entries;
+  for (int i = 0; i < 20; ++i) {
+    entries.push_back({absl::StrCat("big", i), DType::kU8, {700'000 + i}, ""});
+    entries.push_back({absl::StrCat("bias", i), DType::kF16, {64}, ""});
+  }
+  const std::string path = folder_.File("a");
+  ASSERT_TRUE(WriteSafetensors(path, entries).ok());
+  const std::string original = Fingerprint(path);
+  const auto file = OpenOk(path);
+  for (int i = 0; i < 20; ++i) {
+    const TensorInfo& bias = *file->index().Find(absl::StrCat("bias", i));
+    const auto offset = static_cast<int64_t>(bias.offset + bias.bytes / 2);
+    FlipByte(path, offset);
+    EXPECT_NE(Fingerprint(path), original) << bias.name;
+    FlipByte(path, offset);
+  }
 }
 
 TEST_F(CheckpointFileTest, FingerprintDiffersForAnotherSize) {
