@@ -40,11 +40,11 @@ class Metrics : public Observer {
  private:
   struct Families;
   class Scrape;
+  struct Http;
 
   std::unique_ptr<Families> families_;
   // What is scraped, and the HTTP server, which holds only a weak pointer to it.
   std::shared_ptr<Scrape> scrape_;
-  struct Http;
   std::unique_ptr<Http> http_;
 };
 

@@ -65,15 +65,15 @@ std::vector<Flag> Flags(Options* o) {
        &o->allow_insecure_listen},
       {"metrics_address", "HOST:PORT", "where Prometheus reads /metrics over HTTP; empty: nowhere",
        Address{&o->metrics_address, true}},
-      {"checkpoint_dirs", "DIR,…", "folders with checkpoints, the first that has a name wins",
+      {"checkpoint_dirs", "DIR,...", "folders with checkpoints, the first that has a name wins",
        &core->checkpoint_dirs},
-      {"lora_dirs", "DIR,…", "folders with LoRA files", &core->lora_dirs},
-      {"embedding_dirs", "DIR,…", "folders with textual-inversion embeddings",
+      {"lora_dirs", "DIR,...", "folders with LoRA files", &core->lora_dirs},
+      {"embedding_dirs", "DIR,...", "folders with textual-inversion embeddings",
        &core->embedding_dirs},
       {"extra_model_paths", "FILE",
        "further folders, in the format of ComfyUI's extra_model_paths.yaml",
        &core->extra_model_paths},
-      {"simulate_devices", "DEV=SIZE,…",
+      {"simulate_devices", "DEV=SIZE,...",
        "simulated accelerators instead of real ones, such as cuda:0=8GiB,cuda:1=12GiB; cpu=SIZE "
        "sets the memory the "
        "planner sees for it",
@@ -233,7 +233,7 @@ class Parser {
           absl::StrCat(flag.kind, shown.empty() ? "" : absl::StrCat(" [", shown, "]")));
     }
     app_.footer(
-        "Every setting can also come from the environment (DISTORCHD_LISTEN_ADDRESS, …) or the "
+        "Every setting can also come from the environment (DISTORCHD_LISTEN_ADDRESS, ...) or the "
         "YAML file; the command "
         "line wins\nover the environment, the environment over the file.");
   }

@@ -208,10 +208,8 @@ absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in) {
   if (!out.positive.value.has_value() && out.positive.id.empty()) {
     return Bad("positive", "is required: a conditioning, or positive_id from EncodeText");
   }
-  if (!out.negative.value.has_value() && out.negative.id.empty() && out.options.cfg != 1) {
-    return Bad(
-        "negative",
-        "is required unless options.cfg is 1: a conditioning, or negative_id from EncodeText");
+  if (!out.negative.value.has_value() && out.negative.id.empty()) {
+    return Bad("negative", "is required: a conditioning, or negative_id from EncodeText");
   }
   ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
   if (in.has_noise()) {

@@ -25,7 +25,8 @@ class CancelToken {
     if (reason_.ok()) reason_ = std::move(reason);
   }
 
-  // OK while the work should go on; else Cancel's reason, or DEADLINE_EXCEEDED once the deadline has passed.
+  // OK while the work should go on; else Cancel's reason, or DEADLINE_EXCEEDED once the deadline
+  // has passed.
   absl::Status Check() const ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!reason_.ok()) return reason_;

@@ -15,8 +15,8 @@
     }                                                   \
   } while (false)
 
-// Evaluates an absl::StatusOr<T> expression; on success assigns the value to `lhs` (which may declare a
-// variable), otherwise returns the status from the enclosing function.
+// Evaluates an absl::StatusOr<T> expression; on success assigns the value to `lhs` (which may
+// declare a variable), otherwise returns the status from the enclosing function.
 #define ASSIGN_OR_RETURN(lhs, expr) \
   DISTORCH_ASSIGN_OR_RETURN_IMPL(DISTORCH_CONCAT(_status_or_, __LINE__), lhs, expr)
 

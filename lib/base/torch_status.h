@@ -11,8 +11,9 @@
 
 namespace distorch {
 
-// Runs `body` without autograd and returns its status. A LibTorch out-of-memory error becomes RESOURCE_EXHAUSTED,
-// any other exception INTERNAL; the message is the exception's first line, without a stack trace.
+// Runs `body` without autograd and returns its status. A LibTorch out-of-memory error becomes
+// RESOURCE_EXHAUSTED, any other exception INTERNAL; the message is the exception's first line,
+// without a stack trace.
 absl::Status RunTorch(absl::FunctionRef<absl::Status()> body);
 
 // The same for a body that yields a value: T body() or absl::StatusOr<T> body().

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -20,9 +20,11 @@
 namespace distorch {
 namespace {
 
-// Large enough that a read's fixed cost vanishes, small enough to stay in the cache until it is converted.
+// Large enough that a read's fixed cost vanishes, small enough to stay in the cache until it is
+// converted.
 constexpr int64_t kChunkElements = 512 << 10;
-constexpr size_t kHugePage = 2 << 20;
+// Smaller tensors are not worth a mapping.
+constexpr int64_t kOwnMappingBytes = 256 << 10;
 
 // A run of elements of one tensor: the unit of work of a reader.
 struct Chunk {
@@ -36,23 +38,30 @@ bool IsHostMemory(const at::Device& device) {
   return device.is_cpu() || device.type() == c10::DeviceType::PrivateUse1;
 }
 
-// Fewer page faults while filling; no effect where the kernel has no transparent huge pages.
-void AdviseHugePages(const at::Tensor& tensor) {
-  const auto address = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t begin = (address + kHugePage - 1) & ~(kHugePage - 1);
-  const uintptr_t end = (address + tensor.nbytes()) & ~(kHugePage - 1);
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+// Host memory in a mapping of its own, which its end gives back to the system at once; with huge
+// pages where the kernel has them, for fewer page faults while it is filled.
+at::Tensor MappedTensor(const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  size_t bytes = c10::elementSize(dtype);
+  for (int64_t dim : shape) bytes *= static_cast<size_t>(dim);
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  madvise(data, bytes, MADV_HUGEPAGE);
+  return at::from_blob(
+      data, shape, [bytes](void* mapped) { munmap(mapped, bytes); },
+      at::TensorOptions().dtype(dtype));
 }
 
 at::Tensor Allocate(const Param& param, const SlotTarget& target) {
-  at::Tensor tensor = at::empty(param.shape, at::TensorOptions().dtype(target.dtype).device(target.device));
-  if (IsHostMemory(target.device)) AdviseHugePages(tensor);
-  return tensor;
+  const bool large =
+      param.elements() * static_cast<int64_t>(c10::elementSize(target.dtype)) >= kOwnMappingBytes;
+  if (target.device.is_cpu() && large) return MappedTensor(param.shape, target.dtype);
+  return at::empty(param.shape, at::TensorOptions().dtype(target.dtype).device(target.device));
 }
 
 // The CPU's view of elements [begin, end) of a tensor in host memory.
 at::Tensor HostView(const at::Tensor& tensor, int64_t begin, int64_t end) {
-  char* data = static_cast<char*>(tensor.data_ptr()) + begin * static_cast<int64_t>(tensor.element_size());
+  char* data =
+      static_cast<char*>(tensor.data_ptr()) + begin * static_cast<int64_t>(tensor.element_size());
   return at::from_blob(data, {end - begin}, at::TensorOptions().dtype(tensor.scalar_type()));
 }
 
@@ -65,14 +74,17 @@ absl::Status FillChunk(const CheckpointFile& file, const Chunk& chunk) {
   const uint64_t offset = static_cast<uint64_t>(chunk.begin) * DTypeSize(chunk.param->file_dtype);
   const bool host = IsHostMemory(chunk.destination->device());
   if (host && chunk.destination->scalar_type() == file_type) {
-    return file.Read(*chunk.param->source, offset, Bytes(HostView(*chunk.destination, chunk.begin, chunk.end)));
+    return file.Read(*chunk.param->source, offset,
+                     Bytes(HostView(*chunk.destination, chunk.begin, chunk.end)));
   }
   at::Tensor buffer = at::empty({chunk.end - chunk.begin}, at::TensorOptions().dtype(file_type));
   RETURN_IF_ERROR(file.Read(*chunk.param->source, offset, Bytes(buffer)));
   if (host) {
     HostView(*chunk.destination, chunk.begin, chunk.end).copy_(buffer);
   } else {
-    chunk.destination->view({-1}).slice(0, chunk.begin, chunk.end).copy_(buffer.to(chunk.destination->scalar_type()));
+    chunk.destination->view({-1})
+        .slice(0, chunk.begin, chunk.end)
+        .copy_(buffer.to(chunk.destination->scalar_type()));
   }
   return absl::OkStatus();
 }
@@ -109,7 +121,8 @@ class Work {
       failed_.store(true, std::memory_order_relaxed);
       return;
     }
-    done_bytes_ += (chunk.end - chunk.begin) * static_cast<int64_t>(DTypeSize(chunk.param->file_dtype));
+    done_bytes_ +=
+        (chunk.end - chunk.begin) * static_cast<int64_t>(DTypeSize(chunk.param->file_dtype));
     if (progress_) progress_(done_bytes_);
   }
 
@@ -123,8 +136,9 @@ class Work {
 };
 
 std::vector<Chunk> SplitInFileOrder(std::vector<std::pair<const Param*, at::Tensor*>> params) {
-  std::sort(params.begin(), params.end(),
-            [](const auto& a, const auto& b) { return a.first->source->offset < b.first->source->offset; });
+  std::sort(params.begin(), params.end(), [](const auto& a, const auto& b) {
+    return a.first->source->offset < b.first->source->offset;
+  });
   std::vector<Chunk> chunks;
   for (const auto& [param, destination] : params) {
     const int64_t n = param->elements();
@@ -136,8 +150,10 @@ std::vector<Chunk> SplitInFileOrder(std::vector<std::pair<const Param*, at::Tens
 }
 
 absl::Status ReadAll(const CheckpointFile& file, Work* work, const CancelToken& cancel) {
-  // LibTorch's own threads are the readers: inside them a conversion runs on one thread, so cores are never oversubscribed.
-  const int64_t readers = std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(work->size()));
+  // LibTorch's own threads are the readers: inside them a conversion runs on one thread, so cores
+  // are never oversubscribed.
+  const int64_t readers =
+      std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(work->size()));
   at::parallel_for(0, readers, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) work->Read(file, cancel);
   });
@@ -154,8 +170,9 @@ int64_t TargetBytes(const SlotTarget& target) {
   return bytes;
 }
 
-absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget> targets, TransferMeter* meter,
-                          const CancelToken& cancel, const std::function<void(int64_t bytes_done)>& progress) {
+absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget> targets,
+                          TransferMeter* meter, const CancelToken& cancel,
+                          const std::function<void(int64_t bytes_done)>& progress) {
   return RunTorch([&]() -> absl::Status {
     std::vector<std::vector<at::Tensor>> tensors(targets.size());
     std::vector<std::pair<const Param*, at::Tensor*>> to_read;
@@ -167,8 +184,9 @@ absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget
           tensors[i].push_back(Allocate(param, targets[i]));
           to_read.emplace_back(&param, &tensors[i].back());
         } else {
-          tensors[i].push_back(at::eye(param.shape[0], param.shape[1], at::TensorOptions().dtype(targets[i].dtype))
-                                   .to(targets[i].device));
+          tensors[i].push_back(
+              at::eye(param.shape[0], param.shape[1], at::TensorOptions().dtype(targets[i].dtype))
+                  .to(targets[i].device));
         }
       }
     }

@@ -1,4 +1,5 @@
-// Placement: streams a component's weights from the checkpoint straight to the devices a plan chose.
+// Placement: streams a component's weights from the checkpoint straight to the devices a plan
+// chose.
 #ifndef LIB_DISTORCH_PLACEMENT_H_
 #define LIB_DISTORCH_PLACEMENT_H_
 
@@ -27,12 +28,14 @@ struct SlotTarget {
 // Bytes that `target` will occupy.
 int64_t TargetBytes(const SlotTarget& target);
 
-// Allocates and fills every target's tensors, in file order, with several readers, through a few MiB of buffers: there is
-// never a second copy of the weights. `progress` gets the file's bytes done so far (from any reader, serialised).
-// On any error — CANCELLED or DEADLINE_EXCEEDED by `cancel`, RESOURCE_EXHAUSTED by a device, DATA_LOSS by a file that
-// shrank — every slot is left empty and everything is freed.
-absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget> targets, TransferMeter* meter,
-                          const CancelToken& cancel, const std::function<void(int64_t bytes_done)>& progress);
+// Allocates and fills every target's tensors, in file order, with several readers, through a few
+// MiB of buffers: there is never a second copy of the weights. `progress` gets the file's bytes
+// done so far (from any reader, serialised). On any error — CANCELLED or DEADLINE_EXCEEDED by
+// `cancel`, RESOURCE_EXHAUSTED by a device, DATA_LOSS by a file that shrank — every slot is left
+// empty and everything is freed.
+absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget> targets,
+                          TransferMeter* meter, const CancelToken& cancel,
+                          const std::function<void(int64_t bytes_done)>& progress);
 
 }  // namespace distorch
 

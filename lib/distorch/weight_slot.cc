@@ -13,7 +13,9 @@ int MeterIndex(const TransferMeter& meter, const at::Device& device) {
 }
 
 int64_t NanosecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
+                                                              start)
+      .count();
 }
 
 }  // namespace
@@ -24,7 +26,8 @@ int64_t Param::elements() const {
   return n;
 }
 
-WeightLease::WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device, int64_t staged_bytes)
+WeightLease::WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device,
+                         int64_t staged_bytes)
     : weight_(std::move(weight)),
       bias_(std::move(bias)),
       meter_(meter),
@@ -60,8 +63,8 @@ int64_t WeightSlot::stored_bytes() const {
 }
 
 void WeightSlot::Fill(std::vector<at::Tensor> tensors, TransferMeter* meter) {
-  TORCH_CHECK(tensors.size() == params_.size(), name_, ": filled with ", tensors.size(), " tensors, not ",
-              params_.size());
+  TORCH_CHECK(tensors.size() == params_.size(), name_, ": filled with ", tensors.size(),
+              " tensors, not ", params_.size());
   stored_ = std::move(tensors);
   meter_ = meter;
 }

@@ -1,5 +1,6 @@
-// The placement seam: a layer never holds a bare tensor, it holds a WeightSlot and asks it for weights where and in the
-// type it computes in. Where they are stored, and how they get there, is unknown to the layer.
+// The placement seam: a layer never holds a bare tensor, it holds a WeightSlot and asks it for
+// weights where and in the type it computes in. Where they are stored, and how they get there, is
+// unknown to the layer.
 #ifndef LIB_DISTORCH_WEIGHT_SLOT_H_
 #define LIB_DISTORCH_WEIGHT_SLOT_H_
 
@@ -15,15 +16,16 @@
 
 namespace distorch {
 
-// Position of LibTorch's `device` in DeviceManager's order: accelerators by LibTorch index, cpu last.
+// Position of LibTorch's `device` in DeviceManager's order: accelerators by LibTorch index, cpu
+// last.
 inline size_t DeviceIndex(const at::Device& device, size_t device_count) {
   return device.is_cpu() ? device_count - 1 : static_cast<size_t>(device.index());
 }
 
 // One parameter tensor of a slot.
 struct Param {
-  // The tensor's place in the checkpoint; null for a parameter that the file lacks and that is the identity matrix then
-  // (CLIP's text projection in SD1 files).
+  // The tensor's place in the checkpoint; null for a parameter that the file lacks and that is the
+  // identity matrix then (CLIP's text projection in SD1 files).
   const TensorInfo* source = nullptr;
   std::vector<int64_t> shape;
   DType file_dtype = DType::kF32;
@@ -32,11 +34,13 @@ struct Param {
   int64_t file_bytes() const { return elements() * static_cast<int64_t>(DTypeSize(file_dtype)); }
 };
 
-// Weight and bias ready for one layer's forward pass. Copies brought from another device or converted live as long as
-// the lease, and count as staging on the compute device until it is dropped. Move-only.
+// Weight and bias ready for one layer's forward pass. Copies brought from another device or
+// converted live as long as the lease, and count as staging on the compute device until it is
+// dropped. Move-only.
 class WeightLease {
  public:
-  WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device, int64_t staged_bytes);
+  WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device,
+              int64_t staged_bytes);
   WeightLease(WeightLease&& other) noexcept;
   WeightLease& operator=(WeightLease&&) = delete;
   ~WeightLease();
@@ -51,8 +55,8 @@ class WeightLease {
   int64_t staged_bytes_;
 };
 
-// The weights of one block (a module that owns parameters). Built empty with the model's skeleton, filled once by
-// PlaceWeights, then immutable and safe to use from many threads.
+// The weights of one block (a module that owns parameters). Built empty with the model's skeleton,
+// filled once by PlaceWeights, then immutable and safe to use from many threads.
 class WeightSlot {
  public:
   // `name` is the reference's module name; has_bias_member as in lib/distorch/planner.h.
@@ -60,20 +64,22 @@ class WeightSlot {
 
   const std::string& name() const { return name_; }
   bool has_bias_member() const { return has_bias_member_; }
-  const std::vector<Param>& params() const { return params_; }  // weight, then bias where there is one
+  const std::vector<Param>& params() const {
+    return params_;
+  }  // weight, then bias where there is one
   int64_t file_bytes() const;
 
-  // The weights on `device` in `dtype`. Resident ones are returned as they are; others are copied there in their stored
-  // type (fewer bytes cross the link) and converted there. Throws c10::Error as LibTorch does, also out-of-memory:
-  // call it inside RunTorch. The slot must be filled.
+  // The weights on `device` in `dtype`. Resident ones are returned as they are; others are copied
+  // there in their stored type (fewer bytes cross the link) and converted there. Throws c10::Error
+  // as LibTorch does, also out-of-memory: call it inside RunTorch. The slot must be filled.
   WeightLease Acquire(const at::Device& device, at::ScalarType dtype) const;
   // The same for the device and type of `activations`.
   WeightLease Acquire(const at::Tensor& activations) const {
     return Acquire(activations.device(), activations.scalar_type());
   }
 
-  // PlaceWeights's side. `tensors` parallel params() and lie on one device. `meter` outlives the slot; its devices are in
-  // DeviceManager's order (accelerators by LibTorch index, cpu last).
+  // PlaceWeights's side. `tensors` parallel params() and lie on one device. `meter` outlives the
+  // slot; its devices are in DeviceManager's order (accelerators by LibTorch index, cpu last).
   void Fill(std::vector<at::Tensor> tensors, TransferMeter* meter);
   bool filled() const { return !stored_.empty(); }
   const std::vector<at::Tensor>& stored() const { return stored_; }

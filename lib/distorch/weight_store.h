@@ -1,5 +1,6 @@
-// A component's weights as a list of slots, in the order in which the reference builds its modules. A model's skeleton
-// (lib/nn) declares its slots here while it is constructed; the planner, placement and accounting read them here.
+// A component's weights as a list of slots, in the order in which the reference builds its modules.
+// A model's skeleton (lib/nn) declares its slots here while it is constructed; the planner,
+// placement and accounting read them here.
 #ifndef LIB_DISTORCH_WEIGHT_STORE_H_
 #define LIB_DISTORCH_WEIGHT_STORE_H_
 
@@ -18,8 +19,9 @@
 
 namespace distorch {
 
-// The checkpoint's tensors under the reference's module names ("diffusion_model.time_embed.0.weight"), whatever the file
-// calls them. Points into a TensorIndex that must outlive it.
+// The checkpoint's tensors under the reference's module names
+// ("diffusion_model.time_embed.0.weight"), whatever the file calls them. Points into a TensorIndex
+// that must outlive it.
 using NamedTensors = absl::flat_hash_map<std::string, const TensorInfo*>;
 
 // How a slot's weights may be missing from the file.
@@ -31,13 +33,16 @@ class WeightStore {
   // `tensors` is read only during construction of the skeleton.
   explicit WeightStore(const NamedTensors* tensors) : tensors_(tensors) {}
 
-  // Declares the next block: parameter NAME.weight of `weight_shape` and, if `bias_size` > 0, NAME.bias. A missing
-  // tensor, a wrong shape or a type that is no float is remembered for status(), not returned: a skeleton is built
-  // whole, then judged. The slot lives as long as the store.
-  WeightSlot* Add(const std::string& name, const std::vector<int64_t>& weight_shape, int64_t bias_size,
-                  IfMissing if_missing = IfMissing::kError, bool has_bias_member = true);
+  // Declares the next block: parameter NAME.weight of `weight_shape` and, if `bias_size` > 0,
+  // NAME.bias. A missing tensor, a wrong shape or a type that is no float is remembered for
+  // status(), not returned: a skeleton is built whole, then judged. The slot lives as long as the
+  // store.
+  WeightSlot* Add(const std::string& name, const std::vector<int64_t>& weight_shape,
+                  int64_t bias_size, IfMissing if_missing = IfMissing::kError,
+                  bool has_bias_member = true);
 
-  // INVALID_ARGUMENT listing the first few tensors that are missing or have an unexpected shape or type.
+  // INVALID_ARGUMENT listing the first few tensors that are missing or have an unexpected shape or
+  // type.
   absl::Status status() const;
 
   const std::vector<std::unique_ptr<WeightSlot>>& slots() const { return slots_; }
@@ -49,7 +54,8 @@ class WeightStore {
   void Clear();
 
  private:
-  Param Declare(const std::string& tensor_name, const std::vector<int64_t>& shape, IfMissing if_missing);
+  Param Declare(const std::string& tensor_name, const std::vector<int64_t>& shape,
+                IfMissing if_missing);
 
   const NamedTensors* tensors_;
   std::vector<std::unique_ptr<WeightSlot>> slots_;

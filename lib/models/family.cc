@@ -15,9 +15,11 @@ namespace {
 
 bool LooksLikeAdapter(const TensorIndex& index) {
   return std::any_of(index.tensors().begin(), index.tensors().end(), [](const TensorInfo& tensor) {
-    return absl::StrContains(tensor.name, ".lora_up.") || absl::StrContains(tensor.name, ".lora_down.") ||
-           absl::StrContains(tensor.name, ".lora_A.") || absl::StrContains(tensor.name, ".lora_B.") ||
-           absl::StrContains(tensor.name, ".lokr_") || absl::StrContains(tensor.name, ".hada_");
+    return absl::StrContains(tensor.name, ".lora_up.") ||
+           absl::StrContains(tensor.name, ".lora_down.") ||
+           absl::StrContains(tensor.name, ".lora_A.") ||
+           absl::StrContains(tensor.name, ".lora_B.") || absl::StrContains(tensor.name, ".lokr_") ||
+           absl::StrContains(tensor.name, ".hada_");
   });
 }
 
@@ -38,18 +40,22 @@ std::string Summary(const TensorIndex& index) {
 absl::Status UnknownLayout(const TensorIndex& index) {
   if (index.tensors().empty()) return absl::InvalidArgumentError("the file holds no tensors");
   if (LooksLikeAdapter(index)) {
-    return absl::InvalidArgumentError("this is a LoRA adapter, not a checkpoint: load a checkpoint and apply the adapter to it");
+    return absl::InvalidArgumentError(
+        "this is a LoRA adapter, not a checkpoint: load a checkpoint and apply the adapter to it");
   }
   if (index.HasPrefix("model.diffusion_model.")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("an unknown kind of diffusion model (", Summary(index), "); known families: ",
-                     absl::StrJoin(Families(), ", ", [](std::string* out, const ModelFamily* f) { out->append(f->name); })));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an unknown kind of diffusion model (", Summary(index), "); known families: ",
+        absl::StrJoin(Families(), ", ",
+                      [](std::string* out, const ModelFamily* f) { out->append(f->name); })));
   }
   if (index.HasPrefix("encoder.conv_in.") || index.HasPrefix("first_stage_model.")) {
-    return absl::InvalidArgumentError("this is a VAE alone, not a checkpoint: it has no model.diffusion_model.* tensors");
+    return absl::InvalidArgumentError(
+        "this is a VAE alone, not a checkpoint: it has no model.diffusion_model.* tensors");
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("not a diffusion checkpoint: it has no model.diffusion_model.* tensors, but ", Summary(index)));
+      absl::StrCat("not a diffusion checkpoint: it has no model.diffusion_model.* tensors, but ",
+                   Summary(index)));
 }
 
 // A component's skeleton is judged as soon as it is built.
@@ -66,7 +72,9 @@ std::span<const ModelFamily* const> Families() {
   return kFamilies;
 }
 
-bool HasTensor(const NamedTensors& tensors, std::string_view name) { return tensors.contains(name); }
+bool HasTensor(const NamedTensors& tensors, std::string_view name) {
+  return tensors.contains(name);
+}
 
 bool HasPrefix(const NamedTensors& tensors, std::string_view prefix) {
   return std::any_of(tensors.begin(), tensors.end(),

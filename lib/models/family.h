@@ -16,14 +16,16 @@
 
 namespace distorch::models {
 
-// What sets a family apart. Adding one means adding one definition (lib/models/families/) and a line in Families().
+// What sets a family apart. Adding one means adding one definition (lib/models/families/) and a
+// line in Families().
 struct ModelFamily {
   std::string_view name;  // "sd1", as clients see it
   // From the file's names to the reference's.
   std::span<const KeyRule> keys;
   // Whether a checkpoint, its keys mapped by `keys`, is of this family.
   bool (*matches)(const NamedTensors& tensors);
-  // The components without weights. null for one that the file lacks. INVALID_ARGUMENT naming the tensor that does not fit.
+  // The components without weights. null for one that the file lacks. INVALID_ARGUMENT naming the
+  // tensor that does not fit.
   absl::StatusOr<std::unique_ptr<DiffusionModel>> (*build_unet)(const NamedTensors& tensors);
   absl::StatusOr<std::unique_ptr<text::TextEncoder>> (*build_clip)(const NamedTensors& tensors);
   absl::StatusOr<std::unique_ptr<VaeModel>> (*build_vae)(const NamedTensors& tensors);

@@ -12,7 +12,8 @@ NamedTensors MapKeys(const TensorIndex& index, std::span<const KeyRule> rules) {
   for (const TensorInfo& tensor : index.tensors()) {
     for (const KeyRule& rule : rules) {
       if (!absl::StartsWith(tensor.name, rule.from)) continue;
-      named.emplace(absl::StrCat(rule.to, std::string_view(tensor.name).substr(rule.from.size())), &tensor);
+      named.emplace(absl::StrCat(rule.to, std::string_view(tensor.name).substr(rule.from.size())),
+                    &tensor);
       break;
     }
   }

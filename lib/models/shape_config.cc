@@ -22,7 +22,8 @@ constexpr int64_t kClipPositions = 77;
 // Reads sizes from shapes and remembers the first thing that is wrong.
 class ShapeReader {
  public:
-  ShapeReader(const NamedTensors& tensors, std::string prefix) : tensors_(tensors), prefix_(std::move(prefix)) {}
+  ShapeReader(const NamedTensors& tensors, std::string prefix)
+      : tensors_(tensors), prefix_(std::move(prefix)) {}
 
   bool Has(const std::string& name) const { return tensors_.contains(absl::StrCat(prefix_, name)); }
 
@@ -48,7 +49,8 @@ class ShapeReader {
 
   // `name` is what `value` is, for the message.
   void RequireDivisible(const std::string& name, int64_t value, int64_t by) {
-    if (value % by != 0) Fail(absl::StrCat(prefix_, name, " is ", value, " wide, not a multiple of ", by));
+    if (value % by != 0)
+      Fail(absl::StrCat(prefix_, name, " is ", value, " wide, not a multiple of ", by));
   }
   void Require(bool condition, const std::string& problem) {
     if (!condition) Fail(absl::StrCat(prefix_, problem));
@@ -110,39 +112,45 @@ std::vector<UNetBlockConfig> ReadOutputBlocks(ShapeReader& shapes) {
   for (int64_t i = 0; i < count; ++i) {
     const std::string name = absl::StrCat("output_blocks.", i);
     UNetBlockConfig block = ReadResNet(shapes, name);
-    block.upsample = shapes.Has(absl::StrCat(name, block.transformer_depth > 0 ? ".2" : ".1", ".conv.weight"));
+    block.upsample =
+        shapes.Has(absl::StrCat(name, block.transformer_depth > 0 ? ".2" : ".1", ".conv.weight"));
     blocks.push_back(block);
   }
   return blocks;
 }
 
-// Follows the channels through the network, as Forward will: each block must take what the one before it leaves.
+// Follows the channels through the network, as Forward will: each block must take what the one
+// before it leaves.
 void CheckChannels(const nn::UNetConfig& config, ShapeReader& shapes) {
   std::vector<int64_t> skips;
   int64_t channels = config.in_channels, levels = 0;
   for (size_t i = 0; i < config.input_blocks.size(); ++i) {
     const UNetBlockConfig& block = config.input_blocks[i];
-    shapes.Require(block.in_channels == channels, absl::StrCat("input_blocks.", i, " takes ", block.in_channels,
-                                                               " channels, but gets ", channels));
+    shapes.Require(block.in_channels == channels,
+                   absl::StrCat("input_blocks.", i, " takes ", block.in_channels,
+                                " channels, but gets ", channels));
     channels = block.out_channels;
     skips.push_back(channels);
     if (block.kind == UNetBlockConfig::Kind::kDownsample) ++levels;
   }
   shapes.Require(channels == config.middle_channels,
-                 absl::StrCat("middle_block takes ", config.middle_channels, " channels, but gets ", channels));
+                 absl::StrCat("middle_block takes ", config.middle_channels, " channels, but gets ",
+                              channels));
   shapes.Require(config.output_blocks.size() == skips.size(),
-                 absl::StrCat("output_blocks: ", config.output_blocks.size(), " blocks for ", skips.size(), " inputs"));
+                 absl::StrCat("output_blocks: ", config.output_blocks.size(), " blocks for ",
+                              skips.size(), " inputs"));
   for (size_t i = 0; i < config.output_blocks.size() && !skips.empty(); ++i) {
     const UNetBlockConfig& block = config.output_blocks[i];
     shapes.Require(block.in_channels == channels + skips.back(),
-                   absl::StrCat("output_blocks.", i, " takes ", block.in_channels, " channels, but gets ",
-                                channels + skips.back()));
+                   absl::StrCat("output_blocks.", i, " takes ", block.in_channels,
+                                " channels, but gets ", channels + skips.back()));
     skips.pop_back();
     channels = block.out_channels;
     if (block.upsample) --levels;
   }
   shapes.Require(levels == 0, "has not as many upsamplings as downsamplings");
-  shapes.Require(channels == config.model_channels, "output_blocks do not end at the model's width");
+  shapes.Require(channels == config.model_channels,
+                 "output_blocks do not end at the model's width");
 }
 
 void CheckHeads(const nn::UNetConfig& config, ShapeReader& shapes) {
@@ -150,8 +158,10 @@ void CheckHeads(const nn::UNetConfig& config, ShapeReader& shapes) {
   auto check = [&](int64_t depth, int64_t channels) {
     if (depth > 0) shapes.RequireDivisible("an attention", channels, unit);
   };
-  for (const UNetBlockConfig& block : config.input_blocks) check(block.transformer_depth, block.out_channels);
-  for (const UNetBlockConfig& block : config.output_blocks) check(block.transformer_depth, block.out_channels);
+  for (const UNetBlockConfig& block : config.input_blocks)
+    check(block.transformer_depth, block.out_channels);
+  for (const UNetBlockConfig& block : config.output_blocks)
+    check(block.transformer_depth, block.out_channels);
   check(config.middle_transformer_depth, config.middle_channels);
 }
 
@@ -166,7 +176,8 @@ std::string AnyTransformer(const nn::UNetConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64_t heads, int64_t head_channels) {
+absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64_t heads,
+                                              int64_t head_channels) {
   ShapeReader shapes(tensors, "diffusion_model.");
   nn::UNetConfig config;
   config.heads = heads;
@@ -180,7 +191,8 @@ absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64
   config.input_blocks = ReadInputBlocks(shapes);
   config.output_blocks = ReadOutputBlocks(shapes);
   if (const std::string attention = AnyTransformer(config); !attention.empty()) {
-    config.context_width = shapes.Size(absl::StrCat(attention, ".transformer_blocks.0.attn2.to_k.weight"), 2, 1);
+    config.context_width =
+        shapes.Size(absl::StrCat(attention, ".transformer_blocks.0.attn2.to_k.weight"), 2, 1);
     auto proj_in = tensors.find(absl::StrCat("diffusion_model.", attention, ".proj_in.weight"));
     config.linear_projection = proj_in != tensors.end() && proj_in->second->shape.size() == 2;
   } else {
@@ -202,7 +214,8 @@ absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors) {
   const int64_t levels = shapes.Count("encoder.down.", ".block.0.conv1.weight");
   shapes.Require(levels >= 1 && levels <= 8, "encoder: has no or too many levels");
   for (int64_t i = 0; i < levels; ++i) {
-    config.level_channels.push_back(shapes.Size(absl::StrCat("encoder.down.", i, ".block.0.conv1.weight"), 4, 0));
+    config.level_channels.push_back(
+        shapes.Size(absl::StrCat("encoder.down.", i, ".block.0.conv1.weight"), 4, 0));
     shapes.RequireDivisible("encoder", config.level_channels.back(), kNormGroups);
   }
   shapes.RequireDivisible("encoder.conv_in", config.channels, kNormGroups);
@@ -213,7 +226,8 @@ absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors) {
   return config;
 }
 
-absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensors, const std::string& prefix,
+absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensors,
+                                                      const std::string& prefix,
                                                       nn::ClipTextConfig::Activation activation) {
   ShapeReader shapes(tensors, prefix);
   nn::ClipTextConfig config;
@@ -224,12 +238,16 @@ absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensor
   config.layers = shapes.Count("text_model.encoder.layers.", ".layer_norm1.weight");
   config.feed_forward = shapes.Size("text_model.encoder.layers.0.mlp.fc1.weight", 2, 0);
   config.heads = config.width / kClipHeadChannels;
-  config.projection = shapes.Has("text_projection.weight") ? shapes.Size("text_projection.weight", 2, 0) : config.width;
+  config.projection = shapes.Has("text_projection.weight")
+                          ? shapes.Size("text_projection.weight", 2, 0)
+                          : config.width;
   shapes.RequireDivisible("text_model", config.width, kClipHeadChannels);
-  shapes.Require(config.vocabulary == kClipVocabulary,
-                 absl::StrCat("text_model has ", config.vocabulary, " tokens, expected ", kClipVocabulary));
-  shapes.Require(config.positions == kClipPositions,
-                 absl::StrCat("text_model has ", config.positions, " positions, expected ", kClipPositions));
+  shapes.Require(
+      config.vocabulary == kClipVocabulary,
+      absl::StrCat("text_model has ", config.vocabulary, " tokens, expected ", kClipVocabulary));
+  shapes.Require(
+      config.positions == kClipPositions,
+      absl::StrCat("text_model has ", config.positions, " positions, expected ", kClipPositions));
   RETURN_IF_ERROR(shapes.status());
   return config;
 }

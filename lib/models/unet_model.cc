@@ -16,8 +16,9 @@ at::Tensor ToBatch(const at::Tensor& t, int64_t batch) {
 
 }  // namespace
 
-UNetModel::UNetModel(const NamedTensors* tensors, const LatentFormat& latent_format, sampling::ModelSampling sampling,
-                     const nn::UNetConfig& config, std::vector<float> blank_concat)
+UNetModel::UNetModel(const NamedTensors* tensors, const LatentFormat& latent_format,
+                     sampling::ModelSampling sampling, const nn::UNetConfig& config,
+                     std::vector<float> blank_concat)
     : DiffusionModel(tensors, latent_format, std::move(sampling)),
       unet_(nn::Scope(&store(), "diffusion_model"), config),
       blank_concat_(std::move(blank_concat)) {}
@@ -28,7 +29,8 @@ at::Tensor UNetModel::Concat(const at::Tensor& x, const text::Conditioning& cond
   return blank.expand({x.size(0), -1, x.size(2), x.size(3)});
 }
 
-at::Tensor UNetModel::Denoise(const at::Tensor& x, double sigma, const text::Conditioning& conditioning) const {
+at::Tensor UNetModel::Denoise(const at::Tensor& x, double sigma,
+                              const text::Conditioning& conditioning) const {
   at::Tensor input = sampling().CalculateInput(sigma, x);
   if (!blank_concat_.empty()) input = at::cat({input, Concat(x, conditioning)}, 1);
   const at::Tensor context = conditioning.cross_attention.to(x.device()).to(compute().dtype);

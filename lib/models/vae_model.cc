@@ -33,18 +33,29 @@ at::Tensor CropToMultiple(const at::Tensor& images, int64_t dim, int64_t multipl
 VaeModel::VaeModel(const NamedTensors* tensors, const nn::VaeConfig& config)
     : Component(tensors), vae_(nn::Scope(&store(), "first_stage_model"), config) {}
 
-absl::StatusOr<at::Tensor> VaeModel::Decode(const at::Tensor& latents, const CancelToken& cancel) const {
+absl::StatusOr<at::Tensor> VaeModel::Decode(const at::Tensor& latents,
+                                            const CancelToken& cancel) const {
   return OneByOne(latents, cancel, [this](const at::Tensor& latent) {
     const at::Tensor image = vae_.Decode(latent.to(compute().device).to(compute().dtype));
-    return image.to(at::kCPU).to(at::kFloat).add_(1).div_(2).clamp_(0, 1).permute({0, 2, 3, 1}).contiguous();
+    return image.to(at::kCPU)
+        .to(at::kFloat)
+        .add_(1)
+        .div_(2)
+        .clamp_(0, 1)
+        .permute({0, 2, 3, 1})
+        .contiguous();
   });
 }
 
-absl::StatusOr<at::Tensor> VaeModel::Encode(const at::Tensor& images, const CancelToken& cancel) const {
+absl::StatusOr<at::Tensor> VaeModel::Encode(const at::Tensor& images,
+                                            const CancelToken& cancel) const {
   return OneByOne(CropToMultiple(CropToMultiple(images, 1, downscale()), 2, downscale()), cancel,
                   [this](const at::Tensor& image) {
                     const at::Tensor x = image.permute({0, 3, 1, 2}).mul(2).sub_(1).contiguous();
-                    return vae_.Encode(x.to(compute().device).to(compute().dtype)).to(at::kCPU).to(at::kFloat).contiguous();
+                    return vae_.Encode(x.to(compute().device).to(compute().dtype))
+                        .to(at::kCPU)
+                        .to(at::kFloat)
+                        .contiguous();
                   });
 }
 

@@ -18,10 +18,12 @@ class VaeModel : public nn::Component {
   int64_t latent_channels() const { return vae_.config().latent_channels; }
   int64_t downscale() const { return vae_.downscale(); }
 
-  // Tensors are float32 on the CPU. One image is computed at a time, so that memory does not grow with the batch; `cancel` is checked between images.
-  // [N, C, h, w] -> [N, H, W, 3] in 0…1, H = h · downscale.
+  // Tensors are float32 on the CPU. One image is computed at a time, so that memory does not grow
+  // with the batch; `cancel` is checked between images. [N, C, h, w] -> [N, H, W, 3] in 0…1, H = h
+  // · downscale.
   absl::StatusOr<at::Tensor> Decode(const at::Tensor& latents, const CancelToken& cancel) const;
-  // [N, H, W, 3] in 0…1 -> [N, C, h, w]; H and W are first cropped, around the centre, to multiples of downscale, as the reference does.
+  // [N, H, W, 3] in 0…1 -> [N, C, h, w]; H and W are first cropped, around the centre, to multiples
+  // of downscale, as the reference does.
   absl::StatusOr<at::Tensor> Encode(const at::Tensor& images, const CancelToken& cancel) const;
 
  private:

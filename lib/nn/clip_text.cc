@@ -22,7 +22,8 @@ class ClipTextLayer {
 
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& mask) const {
     at::Tensor h = norm1_.Forward(x);
-    h = out_.Forward(Attention(q_.Forward(h), k_.Forward(h), v_.Forward(h), config_.heads, mask)).add_(x);
+    h = out_.Forward(Attention(q_.Forward(h), k_.Forward(h), v_.Forward(h), config_.heads, mask))
+            .add_(x);
     const at::Tensor inner = fc1_.Forward(norm2_.Forward(h));
     return fc2_.Forward(Activate(inner)).add_(h);
   }
@@ -53,7 +54,8 @@ at::Tensor CausalMask(int64_t length, const at::TensorOptions& options) {
   return at::full({length, length}, -std::numeric_limits<float>::infinity(), options).triu_(1);
 }
 
-// The state at each row's first end token, which carries the whole text: [N, T, width] -> [N, width]. `ids` on the CPU.
+// The state at each row's first end token, which carries the whole text: [N, T, width] -> [N,
+// width]. `ids` on the CPU.
 at::Tensor EndTokenStates(const at::Tensor& states, const at::Tensor& ids, int64_t end_token) {
   const at::Tensor ends = ids.eq(end_token).to(at::kInt).argmax(-1);
   std::vector<at::Tensor> rows;
@@ -65,24 +67,28 @@ at::Tensor EndTokenStates(const at::Tensor& states, const at::Tensor& ids, int64
 
 ClipTextModel::ClipTextModel(const Scope& scope, const ClipTextConfig& config)
     : config_(config),
-      tokens_(scope / "text_model" / "embeddings" / "token_embedding", config.vocabulary, config.width),
-      positions_(scope / "text_model" / "embeddings" / "position_embedding", config.positions, config.width),
+      tokens_(scope / "text_model" / "embeddings" / "token_embedding", config.vocabulary,
+              config.width),
+      positions_(scope / "text_model" / "embeddings" / "position_embedding", config.positions,
+                 config.width),
       layers_(BuildLayers(scope / "text_model" / "encoder" / "layers", config)),
       final_norm_(scope / "text_model" / "final_layer_norm", config.width),
       // SD1 files lack the projection; the reference then keeps an identity there.
-      projection_(scope / "text_projection", config.width, config.projection, false, IfMissing::kIdentity) {}
+      projection_(scope / "text_projection", config.width, config.projection, false,
+                  IfMissing::kIdentity) {}
 
 ClipTextModel::~ClipTextModel() = default;
 
-ClipTextModel::Output ClipTextModel::Forward(const at::Tensor& ids, const at::Device& device, at::ScalarType dtype,
-                                             int stop_at_layer) const {
+ClipTextModel::Output ClipTextModel::Forward(const at::Tensor& ids, const at::Device& device,
+                                             at::ScalarType dtype, int stop_at_layer) const {
   const int64_t length = ids.size(1);
   at::Tensor x = tokens_.Forward(ids.to(device), dtype);
   x = x + positions_.Forward(at::arange(length, ids.options()).to(device), dtype);
   const at::Tensor mask = CausalMask(length, at::TensorOptions().dtype(dtype)).to(device);
 
   const int64_t count = static_cast<int64_t>(layers_.size());
-  const int64_t stop = stop_at_layer < 0 && -stop_at_layer <= count ? count + stop_at_layer : count - 1;
+  const int64_t stop =
+      stop_at_layer < 0 && -stop_at_layer <= count ? count + stop_at_layer : count - 1;
   at::Tensor hidden;
   for (int64_t i = 0; i < count; ++i) {
     x = layers_[static_cast<size_t>(i)].Forward(x, mask);

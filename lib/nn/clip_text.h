@@ -1,4 +1,5 @@
-// CLIP's text transformer: "Learning Transferable Visual Models From Natural Language Supervision" (Radford et al., 2021).
+// CLIP's text transformer: "Learning Transferable Visual Models From Natural Language Supervision"
+// (Radford et al., 2021).
 #ifndef LIB_NN_CLIP_TEXT_H_
 #define LIB_NN_CLIP_TEXT_H_
 
@@ -32,12 +33,15 @@ class ClipTextModel {
   ~ClipTextModel();
 
   struct Output {
-    at::Tensor hidden;  // [N, T, width], after the final norm: of the last layer, or of layer `stop_at`
+    at::Tensor
+        hidden;  // [N, T, width], after the final norm: of the last layer, or of layer `stop_at`
     at::Tensor pooled;  // [N, projection]: the end token's state of the last layer, projected
   };
-  // ids: [N, T] int64 on the CPU, 0 ≤ id < vocabulary, T ≤ positions. Computes on `device` in `dtype`.
-  // `stop_at_layer` counts from the end: −1 is the last layer, −2 the one before; one that does not exist means the last.
-  Output Forward(const at::Tensor& ids, const at::Device& device, at::ScalarType dtype, int stop_at_layer) const;
+  // ids: [N, T] int64 on the CPU, 0 ≤ id < vocabulary, T ≤ positions. Computes on `device` in
+  // `dtype`. `stop_at_layer` counts from the end: −1 is the last layer, −2 the one before; one that
+  // does not exist means the last.
+  Output Forward(const at::Tensor& ids, const at::Device& device, at::ScalarType dtype,
+                 int stop_at_layer) const;
 
   const ClipTextConfig& config() const { return config_; }
 

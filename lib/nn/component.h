@@ -1,4 +1,5 @@
-// What UNet, text encoders and VAE have in common: weights in a store, and a device and type to compute in.
+// What UNet, text encoders and VAE have in common: weights in a store, and a device and type to
+// compute in.
 #ifndef LIB_NN_COMPONENT_H_
 #define LIB_NN_COMPONENT_H_
 
@@ -14,8 +15,8 @@ struct ComputeTarget {
   c10::ScalarType dtype = c10::ScalarType::Float;
 };
 
-// A skeleton when constructed; usable once its store is placed and set_compute was called. Then immutable and
-// thread-safe. The checkpoint's TensorIndex must outlive it.
+// A skeleton when constructed; usable once its store is placed and set_compute was called. Then
+// immutable and thread-safe. The checkpoint's TensorIndex must outlive it.
 class Component {
  public:
   explicit Component(const NamedTensors* tensors) : store_(tensors) {}

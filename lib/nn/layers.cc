@@ -21,7 +21,8 @@ at::Tensor Linear::Forward(const at::Tensor& x) const {
 }
 
 Conv2d::Conv2d(const Scope& scope, int64_t in, int64_t out, Options options)
-    : slot_(scope.store().Add(scope.name(), {out, in, options.kernel, options.kernel}, out)), options_(options) {}
+    : slot_(scope.store().Add(scope.name(), {out, in, options.kernel, options.kernel}, out)),
+      options_(options) {}
 
 at::Tensor Conv2d::Forward(const at::Tensor& x) const {
   const WeightLease w = slot_->Acquire(x);
@@ -58,8 +59,10 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   auto split = [&](const at::Tensor& t) {
     return t.view({t.size(0), t.size(1), heads, t.size(2) / heads}).transpose(1, 2);
   };
-  const std::optional<at::Tensor> bias = mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
-  at::Tensor out = at::scaled_dot_product_attention(split(q), split(k), split(v), bias, 0.0, causal);
+  const std::optional<at::Tensor> bias =
+      mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
+  at::Tensor out =
+      at::scaled_dot_product_attention(split(q), split(k), split(v), bias, 0.0, causal);
   return out.transpose(1, 2).reshape({batch, q.size(1), width});
 }
 

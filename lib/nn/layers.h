@@ -1,6 +1,6 @@
-// Layers that own weights. Each declares its block in a WeightStore when constructed and acquires the weights in
-// Forward, on the device and in the type of its input. Construction allocates no tensors. Forward is const, thread-safe,
-// and throws as LibTorch does.
+// Layers that own weights. Each declares its block in a WeightStore when constructed and acquires
+// the weights in Forward, on the device and in the type of its input. Construction allocates no
+// tensors. Forward is const, thread-safe, and throws as LibTorch does.
 #ifndef LIB_NN_LAYERS_H_
 #define LIB_NN_LAYERS_H_
 
@@ -33,7 +33,8 @@ class Scope {
 /// y = x Wᵀ + b over the last dimension.
 class Linear {
  public:
-  Linear(const Scope& scope, int64_t in, int64_t out, bool bias = true, IfMissing if_missing = IfMissing::kError);
+  Linear(const Scope& scope, int64_t in, int64_t out, bool bias = true,
+         IfMissing if_missing = IfMissing::kError);
   at::Tensor Forward(const at::Tensor& x) const;
 
  private:
@@ -90,7 +91,8 @@ class Embedding {
   int64_t count_;
 };
 
-/// softmax(q kᵀ / sqrt(d) + mask) v for [N, T, heads·d] inputs; `mask` broadcasts to [N, heads, Tq, Tk] or is undefined.
+/// softmax(q kᵀ / sqrt(d) + mask) v for [N, T, heads·d] inputs; `mask` broadcasts to [N, heads, Tq,
+/// Tk] or is undefined.
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const at::Tensor& mask = {}, bool causal = false);
 

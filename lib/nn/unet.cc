@@ -20,7 +20,8 @@ class ResNetBlock {
         embed_(scope / "emb_layers" / 1, embed, out),
         out_norm_(scope / "out_layers" / 0, out, kResNetEps),
         out_conv_(scope / "out_layers" / 3, out, out, {}) {
-    if (in != out) skip_.emplace(scope / "skip_connection", in, out, Conv2d::Options{.kernel = 1, .padding = 0});
+    if (in != out)
+      skip_.emplace(scope / "skip_connection", in, out, Conv2d::Options{.kernel = 1, .padding = 0});
   }
 
   // `embedding`: SiLU of the time embedding, [N, embed].
@@ -53,7 +54,8 @@ class CrossAttention {
         to_out_(scope / "to_out" / 0, width, width) {}
 
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& context) const {
-    return to_out_.Forward(Attention(to_q_.Forward(x), to_k_.Forward(context), to_v_.Forward(context), heads_));
+    return to_out_.Forward(
+        Attention(to_q_.Forward(x), to_k_.Forward(context), to_v_.Forward(context), heads_));
   }
 
  private:
@@ -65,7 +67,8 @@ class CrossAttention {
 class GegluFeedForward {
  public:
   GegluFeedForward(const Scope& scope, int64_t width)
-      : in_(scope / "net" / 0 / "proj", width, 8 * width), out_(scope / "net" / 2, 4 * width, width) {}
+      : in_(scope / "net" / 0 / "proj", width, 8 * width),
+        out_(scope / "net" / 2, 4 * width, width) {}
 
   at::Tensor Forward(const at::Tensor& x) const {
     const std::vector<at::Tensor> halves = in_.Forward(x).chunk(2, -1);
@@ -125,7 +128,9 @@ class SpatialTransformer {
 
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& context) const {
     const int64_t height = x.size(2), width = x.size(3);
-    auto to_tokens = [](const at::Tensor& map) { return map.flatten(2).transpose(1, 2).contiguous(); };
+    auto to_tokens = [](const at::Tensor& map) {
+      return map.flatten(2).transpose(1, 2).contiguous();
+    };
     auto to_map = [&](const at::Tensor& tokens) {
       return tokens.transpose(1, 2).reshape({x.size(0), tokens.size(2), height, width});
     };
@@ -149,41 +154,50 @@ class SpatialTransformer {
 
 }  // namespace
 
-// What one index of input_blocks or output_blocks holds: at most one of each, applied in this order.
+// What one index of input_blocks or output_blocks holds: at most one of each, applied in this
+// order.
 class UNetBlock {
  public:
-  static std::unique_ptr<UNetBlock> Create(const Scope& scope, const UNetBlockConfig& block, const UNetConfig& config) {
+  static std::unique_ptr<UNetBlock> Create(const Scope& scope, const UNetBlockConfig& block,
+                                           const UNetConfig& config) {
     auto result = std::make_unique<UNetBlock>();
     using Kind = UNetBlockConfig::Kind;
-    if (block.kind == Kind::kConvIn) result->conv_.emplace(scope / 0, block.in_channels, block.out_channels, Conv2d::Options{});
+    if (block.kind == Kind::kConvIn)
+      result->conv_.emplace(scope / 0, block.in_channels, block.out_channels, Conv2d::Options{});
     if (block.kind == Kind::kDownsample) {
-      result->conv_.emplace(scope / 0 / "op", block.in_channels, block.out_channels, Conv2d::Options{.stride = 2});
+      result->conv_.emplace(scope / 0 / "op", block.in_channels, block.out_channels,
+                            Conv2d::Options{.stride = 2});
     }
     int64_t next = 0;
     if (block.kind == Kind::kResNet) {
-      result->resnet_.emplace(scope / next++, block.in_channels, block.out_channels, config.time_embed_channels);
+      result->resnet_.emplace(scope / next++, block.in_channels, block.out_channels,
+                              config.time_embed_channels);
     }
     if (block.transformer_depth > 0) {
-      result->transformer_.emplace(scope / next++, block.out_channels, block.transformer_depth, config);
+      result->transformer_.emplace(scope / next++, block.out_channels, block.transformer_depth,
+                                   config);
     }
     if (block.upsample) {
-      result->upsample_.emplace(scope / next++ / "conv", block.out_channels, block.out_channels, Conv2d::Options{});
+      result->upsample_.emplace(scope / next++ / "conv", block.out_channels, block.out_channels,
+                                Conv2d::Options{});
     }
     return result;
   }
-  static std::unique_ptr<UNetBlock> OfResNet(const Scope& scope, int64_t channels, const UNetConfig& config) {
+  static std::unique_ptr<UNetBlock> OfResNet(const Scope& scope, int64_t channels,
+                                             const UNetConfig& config) {
     auto result = std::make_unique<UNetBlock>();
     result->resnet_.emplace(scope, channels, channels, config.time_embed_channels);
     return result;
   }
-  static std::unique_ptr<UNetBlock> OfTransformer(const Scope& scope, int64_t channels, int64_t depth,
-                                                  const UNetConfig& config) {
+  static std::unique_ptr<UNetBlock> OfTransformer(const Scope& scope, int64_t channels,
+                                                  int64_t depth, const UNetConfig& config) {
     auto result = std::make_unique<UNetBlock>();
     result->transformer_.emplace(scope, channels, depth, config);
     return result;
   }
 
-  // `upsample_to`: the size an upsampling ends at (the next skip connection's, which an odd size makes differ from 2×).
+  // `upsample_to`: the size an upsampling ends at (the next skip connection's, which an odd size
+  // makes differ from 2×).
   at::Tensor Forward(at::Tensor x, const at::Tensor& embedding, const at::Tensor& context,
                      at::OptionalIntArrayRef upsample_to) const {
     if (conv_) x = conv_->Forward(x);
@@ -206,7 +220,8 @@ class UNetBlock {
 
 namespace {
 
-std::vector<std::unique_ptr<UNetBlock>> BuildBlocks(const Scope& scope, const std::vector<UNetBlockConfig>& blocks,
+std::vector<std::unique_ptr<UNetBlock>> BuildBlocks(const Scope& scope,
+                                                    const std::vector<UNetBlockConfig>& blocks,
                                                     const UNetConfig& config) {
   std::vector<std::unique_ptr<UNetBlock>> result;
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -220,7 +235,8 @@ std::vector<std::unique_ptr<UNetBlock>> BuildMiddle(const Scope& scope, const UN
   int64_t next = 0;
   result.push_back(UNetBlock::OfResNet(scope / next++, config.middle_channels, config));
   if (config.middle_transformer_depth > 0) {
-    result.push_back(UNetBlock::OfTransformer(scope / next++, config.middle_channels, config.middle_transformer_depth, config));
+    result.push_back(UNetBlock::OfTransformer(scope / next++, config.middle_channels,
+                                              config.middle_transformer_depth, config));
   }
   result.push_back(UNetBlock::OfResNet(scope / next++, config.middle_channels, config));
   return result;
@@ -230,8 +246,8 @@ std::vector<std::unique_ptr<UNetBlock>> BuildMiddle(const Scope& scope, const UN
 
 at::Tensor TimestepEmbedding(const at::Tensor& timesteps, int64_t width, double max_period) {
   const int64_t half = width / 2;
-  const at::Tensor frequencies =
-      at::exp(at::arange(half, timesteps.options()) * (-std::log(max_period) / static_cast<double>(half)));
+  const at::Tensor frequencies = at::exp(at::arange(half, timesteps.options()) *
+                                         (-std::log(max_period) / static_cast<double>(half)));
   const at::Tensor angles = timesteps.unsqueeze(1) * frequencies.unsqueeze(0);
   at::Tensor embedding = at::cat({at::cos(angles), at::sin(angles)}, -1);
   return width % 2 == 0 ? embedding : at::constant_pad_nd(embedding, {0, 1});
@@ -240,7 +256,8 @@ at::Tensor TimestepEmbedding(const at::Tensor& timesteps, int64_t width, double 
 UNet::UNet(const Scope& scope, const UNetConfig& config)
     : config_(config),
       time_embed_0_(scope / "time_embed" / 0, config.model_channels, config.time_embed_channels),
-      time_embed_2_(scope / "time_embed" / 2, config.time_embed_channels, config.time_embed_channels),
+      time_embed_2_(scope / "time_embed" / 2, config.time_embed_channels,
+                    config.time_embed_channels),
       input_blocks_(BuildBlocks(scope / "input_blocks", config.input_blocks, config)),
       middle_(BuildMiddle(scope / "middle_block", config)),
       output_blocks_(BuildBlocks(scope / "output_blocks", config.output_blocks, config)),
@@ -249,7 +266,8 @@ UNet::UNet(const Scope& scope, const UNetConfig& config)
 
 UNet::~UNet() = default;
 
-at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps, const at::Tensor& context) const {
+at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps,
+                         const at::Tensor& context) const {
   at::Tensor embedding = TimestepEmbedding(timesteps, config_.model_channels).to(x.scalar_type());
   embedding = time_embed_0_.Forward(embedding);
   embedding = time_embed_2_.Forward(at::silu_(embedding));
@@ -261,7 +279,8 @@ at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps, const
     h = block->Forward(std::move(h), embedding, context, std::nullopt);
     skips.push_back(h);
   }
-  for (const auto& block : middle_) h = block->Forward(std::move(h), embedding, context, std::nullopt);
+  for (const auto& block : middle_)
+    h = block->Forward(std::move(h), embedding, context, std::nullopt);
   for (const auto& block : output_blocks_) {
     h = at::cat({h, skips.back()}, 1);
     skips.pop_back();

@@ -1,6 +1,7 @@
-// The latent-diffusion UNet: "High-Resolution Image Synthesis with Latent Diffusion Models" (Rombach et al., 2022), with
-// the ResNet blocks of "Diffusion Models Beat GANs" (Dhariwal & Nichol, 2021). Shape-driven: SD1, SD2 and SDXL are
-// configurations of it. Block names and order are the reference's.
+// The latent-diffusion UNet: "High-Resolution Image Synthesis with Latent Diffusion Models"
+// (Rombach et al., 2022), with the ResNet blocks of "Diffusion Models Beat GANs" (Dhariwal &
+// Nichol, 2021). Shape-driven: SD1, SD2 and SDXL are configurations of it. Block names and order
+// are the reference's.
 #ifndef LIB_NN_UNET_H_
 #define LIB_NN_UNET_H_
 
@@ -29,7 +30,7 @@ struct UNetConfig {
   int64_t model_channels = 320;
   int64_t time_embed_channels = 1280;
   int64_t context_width = 768;
-  int64_t heads = 8;           // of every attention; 0: as many as head_channels asks for
+  int64_t heads = 8;  // of every attention; 0: as many as head_channels asks for
   int64_t head_channels = 0;
   bool linear_projection = false;  // the transformers' proj_in/proj_out are Linear, not 1×1 Conv2d
   std::vector<UNetBlockConfig> input_blocks, output_blocks;
@@ -44,9 +45,10 @@ class UNet {
   UNet(const Scope& scope, const UNetConfig& config);
   ~UNet();
 
-  // x: [N, in_channels, h, w], any h and w ≥ 1; timesteps: [N] float32; context: [N, tokens, context_width] in x's type.
-  // Returns the model's raw output [N, out_channels, h, w].
-  at::Tensor Forward(const at::Tensor& x, const at::Tensor& timesteps, const at::Tensor& context) const;
+  // x: [N, in_channels, h, w], any h and w ≥ 1; timesteps: [N] float32; context: [N, tokens,
+  // context_width] in x's type. Returns the model's raw output [N, out_channels, h, w].
+  at::Tensor Forward(const at::Tensor& x, const at::Tensor& timesteps,
+                     const at::Tensor& context) const;
 
   const UNetConfig& config() const { return config_; }
 
@@ -60,7 +62,8 @@ class UNet {
   Conv2d out_conv_;
 };
 
-// Sinusoidal embedding [N, width] of `timesteps` [N], cosines first ("Attention Is All You Need", base `max_period`).
+// Sinusoidal embedding [N, width] of `timesteps` [N], cosines first ("Attention Is All You Need",
+// base `max_period`).
 at::Tensor TimestepEmbedding(const at::Tensor& timesteps, int64_t width, double max_period = 10000);
 
 }  // namespace distorch::nn

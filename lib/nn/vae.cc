@@ -50,7 +50,8 @@ class AttentionBlock {
   at::Tensor Forward(const at::Tensor& x) const {
     const at::Tensor h = norm_.Forward(x);
     auto tokens = [](const at::Tensor& map) { return map.flatten(2).transpose(1, 2).contiguous(); };
-    at::Tensor a = Attention(tokens(q_.Forward(h)), tokens(k_.Forward(h)), tokens(v_.Forward(h)), 1);
+    at::Tensor a =
+        Attention(tokens(q_.Forward(h)), tokens(k_.Forward(h)), tokens(v_.Forward(h)), 1);
     return out_.Forward(a.transpose(1, 2).reshape(x.sizes())).add_(x);
   }
 
@@ -65,7 +66,9 @@ struct Middle {
         attention(scope / "attn_1", channels),
         block_2(scope / "block_2", channels, channels) {}
 
-  at::Tensor Forward(const at::Tensor& x) const { return block_2.Forward(attention.Forward(block_1.Forward(x))); }
+  at::Tensor Forward(const at::Tensor& x) const {
+    return block_2.Forward(attention.Forward(block_1.Forward(x)));
+  }
 
   ResNetBlock block_1;
   AttentionBlock attention;
@@ -81,10 +84,12 @@ struct Level {
 
 struct VaeEncoder::Impl {
   Impl(const Scope& scope, const VaeConfig& config)
-      : conv_in(scope / "conv_in", 3, config.channels, {}), levels(BuildLevels(scope / "down", config)),
+      : conv_in(scope / "conv_in", 3, config.channels, {}),
+        levels(BuildLevels(scope / "down", config)),
         middle(scope / "mid", config.level_channels.back()),
         norm_out(scope / "norm_out", config.level_channels.back(), kEps),
-        conv_out(scope / "conv_out", config.level_channels.back(), 2 * config.latent_channels, {}) {}
+        conv_out(scope / "conv_out", config.level_channels.back(), 2 * config.latent_channels, {}) {
+  }
 
   static std::vector<Level> BuildLevels(const Scope& scope, const VaeConfig& config) {
     std::vector<Level> levels(config.level_channels.size());
@@ -97,7 +102,8 @@ struct VaeEncoder::Impl {
         in = out;
       }
       if (i + 1 < levels.size()) {
-        levels[i].resample.emplace(level / "downsample" / "conv", out, out, Conv2d::Options{.stride = 2, .padding = 0});
+        levels[i].resample.emplace(level / "downsample" / "conv", out, out,
+                                   Conv2d::Options{.stride = 2, .padding = 0});
       }
     }
     return levels;
@@ -110,7 +116,8 @@ struct VaeEncoder::Impl {
   Conv2d conv_out;
 };
 
-VaeEncoder::VaeEncoder(const Scope& scope, const VaeConfig& config) : impl_(std::make_unique<Impl>(scope, config)) {}
+VaeEncoder::VaeEncoder(const Scope& scope, const VaeConfig& config)
+    : impl_(std::make_unique<Impl>(scope, config)) {}
 VaeEncoder::~VaeEncoder() = default;
 
 at::Tensor VaeEncoder::Forward(const at::Tensor& x) const {
@@ -127,7 +134,8 @@ at::Tensor VaeEncoder::Forward(const at::Tensor& x) const {
 struct VaeDecoder::Impl {
   Impl(const Scope& scope, const VaeConfig& config)
       : conv_in(scope / "conv_in", config.latent_channels, config.level_channels.back(), {}),
-        middle(scope / "mid", config.level_channels.back()), levels(BuildLevels(scope / "up", config)),
+        middle(scope / "mid", config.level_channels.back()),
+        levels(BuildLevels(scope / "up", config)),
         norm_out(scope / "norm_out", config.level_channels.front(), kEps),
         conv_out(scope / "conv_out", config.level_channels.front(), 3, {}) {}
 
@@ -142,7 +150,8 @@ struct VaeDecoder::Impl {
         levels[i].blocks.emplace_back(level / "block" / b, in, out);
         in = out;
       }
-      if (i > 0) levels[i].resample.emplace(level / "upsample" / "conv", out, out, Conv2d::Options{});
+      if (i > 0)
+        levels[i].resample.emplace(level / "upsample" / "conv", out, out, Conv2d::Options{});
     }
     return levels;
   }
@@ -154,7 +163,8 @@ struct VaeDecoder::Impl {
   Conv2d conv_out;
 };
 
-VaeDecoder::VaeDecoder(const Scope& scope, const VaeConfig& config) : impl_(std::make_unique<Impl>(scope, config)) {}
+VaeDecoder::VaeDecoder(const Scope& scope, const VaeConfig& config)
+    : impl_(std::make_unique<Impl>(scope, config)) {}
 VaeDecoder::~VaeDecoder() = default;
 
 at::Tensor VaeDecoder::Forward(const at::Tensor& z) const {
@@ -162,7 +172,8 @@ at::Tensor VaeDecoder::Forward(const at::Tensor& z) const {
   for (size_t i = impl_->levels.size(); i-- > 0;) {
     const Level& level = impl_->levels[i];
     for (const ResNetBlock& block : level.blocks) h = block.Forward(h);
-    if (level.resample) h = level.resample->Forward(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
+    if (level.resample)
+      h = level.resample->Forward(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
   }
   h = impl_->norm_out.Forward(h);
   return impl_->conv_out.Forward(at::silu_(h));

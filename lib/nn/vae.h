@@ -1,4 +1,5 @@
-// The latent-diffusion autoencoder (Rombach et al., 2022), KL-regularised, as SD1, SD2 and SDXL use it.
+// The latent-diffusion autoencoder (Rombach et al., 2022), KL-regularised, as SD1, SD2 and SDXL use
+// it.
 #ifndef LIB_NN_VAE_H_
 #define LIB_NN_VAE_H_
 
@@ -14,11 +15,11 @@ namespace distorch::nn {
 
 struct VaeConfig {
   int64_t latent_channels = 4;
-  int64_t channels = 128;                       // of the first level
+  int64_t channels = 128;  // of the first level
   std::vector<int64_t> level_channels = {128, 256, 512, 512};
-  int64_t blocks_per_level = 2;                 // encoder; the decoder has one more
+  int64_t blocks_per_level = 2;  // encoder; the decoder has one more
   int64_t decoder_blocks_per_level = 3;
-  bool has_quant_conv = true;                   // 1×1 convolutions around the latent
+  bool has_quant_conv = true;  // 1×1 convolutions around the latent
 };
 
 // Down by 2 at every level but the last.
@@ -26,7 +27,8 @@ class VaeEncoder {
  public:
   VaeEncoder(const Scope& scope, const VaeConfig& config);
   ~VaeEncoder();
-  // [N, 3, H, W] in −1…1, H and W multiples of the downscale -> mean and log-variance [N, 2·latent_channels, h, w].
+  // [N, 3, H, W] in −1…1, H and W multiples of the downscale -> mean and log-variance [N,
+  // 2·latent_channels, h, w].
   at::Tensor Forward(const at::Tensor& x) const;
 
  private:
@@ -50,7 +52,8 @@ class AutoencoderKl {
  public:
   AutoencoderKl(const Scope& scope, const VaeConfig& config);
 
-  // The mean of the posterior [N, latent_channels, h, w], unscaled; the reference does not sample it.
+  // The mean of the posterior [N, latent_channels, h, w], unscaled; the reference does not sample
+  // it.
   at::Tensor Encode(const at::Tensor& x) const;
   at::Tensor Decode(const at::Tensor& z) const;
   const VaeConfig& config() const { return config_; }

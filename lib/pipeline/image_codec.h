@@ -1,4 +1,5 @@
-// Images to and from PNG bytes, with text chunks. Uses libpng; free of LibTorch. Decoding takes hostile input.
+// Images to and from PNG bytes, with text chunks. Uses libpng; free of LibTorch. Decoding takes
+// hostile input.
 #ifndef LIB_PIPELINE_IMAGE_CODEC_H_
 #define LIB_PIPELINE_IMAGE_CODEC_H_
 
@@ -22,13 +23,16 @@ struct Image8 {
 using PngText = std::vector<std::pair<std::string, std::string>>;  // keyword -> UTF-8 text
 
 // tEXt chunks for ASCII/Latin-1 text, iTXt for the rest. `compression` is zlib's 0…9.
-absl::StatusOr<std::string> EncodePng(const Image8& image, const PngText& text, int compression = 4);
+absl::StatusOr<std::string> EncodePng(const Image8& image, const PngText& text,
+                                      int compression = 4);
 
 struct DecodedPng {
-  Image8 image;  // any colour type and depth, brought to 8-bit RGB, or RGBA when the file has transparency
+  Image8 image;  // any colour type and depth, brought to 8-bit RGB, or RGBA when the file has
+                 // transparency
   PngText text;
 };
-// INVALID_ARGUMENT saying what is wrong; images over `max_pixels` are refused before memory is taken.
+// INVALID_ARGUMENT saying what is wrong; images over `max_pixels` are refused before memory is
+// taken.
 absl::StatusOr<DecodedPng> DecodePng(std::string_view bytes, int64_t max_pixels = 64ll << 20);
 
 }  // namespace distorch

@@ -28,7 +28,8 @@ at::Tensor FromImage8(const Image8& image) {
 Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& format) {
   at::Tensor to_rgb = at::empty({format.channels, 3}, at::kFloat);
   for (int64_t c = 0; c < format.channels; ++c) {
-    for (int64_t k = 0; k < 3; ++k) to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
+    for (int64_t k = 0; k < 3; ++k)
+      to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
   }
   const at::Tensor first = latent[0].to(at::kCPU).to(at::kFloat).permute({1, 2, 0});  // [h, w, C]
   return ToImage8(at::matmul(first, to_rgb).add_(1).div_(2).clamp_(0, 1));
@@ -39,10 +40,12 @@ at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width) {
   const double scale = std::max(static_cast<double>(height) / static_cast<double>(image.size(1)),
                                 static_cast<double>(width) / static_cast<double>(image.size(2)));
   const auto scaled = [&](int64_t size, int64_t at_least) {
-    return std::max(at_least, static_cast<int64_t>(std::llround(static_cast<double>(size) * scale)));
+    return std::max(at_least,
+                    static_cast<int64_t>(std::llround(static_cast<double>(size) * scale)));
   };
   const int64_t h = scaled(image.size(1), height), w = scaled(image.size(2), width);
-  const at::Tensor resized = at::upsample_bilinear2d(image.permute({0, 3, 1, 2}).contiguous(), {h, w}, false);
+  const at::Tensor resized =
+      at::upsample_bilinear2d(image.permute({0, 3, 1, 2}).contiguous(), {h, w}, false);
   return resized.permute({0, 2, 3, 1})
       .narrow(1, (h - height) / 2, height)
       .narrow(2, (w - width) / 2, width)

@@ -15,10 +15,12 @@ Image8 ToImage8(const at::Tensor& image);
 // [1, H, W, 3] float32 in 0…1; an alpha channel is dropped.
 at::Tensor FromImage8(const Image8& image);
 
-// A rough picture of the first item of `latent` [N, C, h, w] (model's space, any device), a pixel a latent pixel.
+// A rough picture of the first item of `latent` [N, C, h, w] (model's space, any device), a pixel a
+// latent pixel.
 Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& format);
 
-// `image` [N, H, W, 3] to [N, height, width, 3], bilinear, cropped around the centre to keep its proportions.
+// `image` [N, H, W, 3] to [N, height, width, 3], bilinear, cropped around the centre to keep its
+// proportions.
 at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width);
 
 }  // namespace distorch::pipeline

@@ -14,8 +14,8 @@
 namespace distorch::pipeline {
 namespace {
 
-// Repeating a context does not change softmax attention over it, so contexts of 77 and 154 tokens can share a batch; but a
-// much longer one costs more than a second pass.
+// Repeating a context does not change softmax attention over it, so contexts of 77 and 154 tokens
+// can share a batch; but a much longer one costs more than a second pass.
 constexpr int64_t kMaxRepeats = 4;
 
 at::Tensor Expand(const at::Tensor& t, int64_t batch) {
@@ -25,17 +25,21 @@ at::Tensor Expand(const at::Tensor& t, int64_t batch) {
   return t.expand(sizes);
 }
 
-// `first` then `second` as one conditioning of 2N items, or nothing when their lengths are too far apart.
-std::optional<text::Conditioning> Join(const text::Conditioning& first, const text::Conditioning& second,
-                                       int64_t batch) {
+// `first` then `second` as one conditioning of 2N items, or nothing when their lengths are too far
+// apart.
+std::optional<text::Conditioning> Join(const text::Conditioning& first,
+                                       const text::Conditioning& second, int64_t batch) {
   if (first.concat.defined() != second.concat.defined()) return std::nullopt;
   const int64_t a = first.cross_attention.size(1), b = second.cross_attention.size(1);
   const int64_t length = std::lcm(a, b);
   if (length > kMaxRepeats * std::min(a, b)) return std::nullopt;
-  auto repeat = [&](const at::Tensor& t) { return Expand(t, batch).repeat({1, length / t.size(1), 1}); };
+  auto repeat = [&](const at::Tensor& t) {
+    return Expand(t, batch).repeat({1, length / t.size(1), 1});
+  };
   text::Conditioning joined = first;
   joined.cross_attention = at::cat({repeat(first.cross_attention), repeat(second.cross_attention)});
-  if (first.concat.defined()) joined.concat = at::cat({Expand(first.concat, batch), Expand(second.concat, batch)});
+  if (first.concat.defined())
+    joined.concat = at::cat({Expand(first.concat, batch), Expand(second.concat, batch)});
   return joined;
 }
 
@@ -48,14 +52,16 @@ text::Conditioning ToDevice(text::Conditioning conditioning, const at::Device& d
 // Evaluates both conditionings, in one batch where possible.
 class TwoSidedModel {
  public:
-  TwoSidedModel(const models::DiffusionModel& model, const SampleInputs& inputs, const CancelToken& cancel)
+  TwoSidedModel(const models::DiffusionModel& model, const SampleInputs& inputs,
+                const CancelToken& cancel)
       : model_(model),
         cancel_(cancel),
         positive_(ToDevice(inputs.positive, model.compute().device)),
         negative_(ToDevice(inputs.negative, model.compute().device)),
         joined_(Join(negative_, positive_, inputs.latent.size(0))) {}
 
-  absl::StatusOr<sampling::Predictions> operator()(const at::Tensor& x, double sigma, bool with_uncond) const {
+  absl::StatusOr<sampling::Predictions> operator()(const at::Tensor& x, double sigma,
+                                                   bool with_uncond) const {
     RETURN_IF_ERROR(cancel_.Check());
     if (!with_uncond) return sampling::Predictions{model_.Denoise(x, sigma, positive_), {}};
     if (!joined_) {
@@ -63,7 +69,8 @@ class TwoSidedModel {
       RETURN_IF_ERROR(cancel_.Check());
       return sampling::Predictions{std::move(cond), model_.Denoise(x, sigma, negative_)};
     }
-    const std::vector<at::Tensor> halves = model_.Denoise(at::cat({x, x}), sigma, *joined_).chunk(2);
+    const std::vector<at::Tensor> halves =
+        model_.Denoise(at::cat({x, x}), sigma, *joined_).chunk(2);
     return sampling::Predictions{halves[1], halves[0]};
   }
 
@@ -80,17 +87,19 @@ absl::Status CheckInputs(const models::DiffusionModel& model, const SampleInputs
   const at::Tensor& latent = inputs.latent;
   const int64_t channels = model.latent_format().channels;
   if (latent.dim() != 4 || latent.size(1) != channels || latent.numel() == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("latent: shape is ", Shape(latent), ", expected [batch, ", channels, ", height/8, width/8]"));
+    return absl::InvalidArgumentError(absl::StrCat("latent: shape is ", Shape(latent),
+                                                   ", expected [batch, ", channels,
+                                                   ", height/8, width/8]"));
   }
   if (inputs.noise.defined() && inputs.noise.sizes() != latent.sizes()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("noise: shape is ", Shape(inputs.noise), ", expected the latent's ", Shape(latent)));
+    return absl::InvalidArgumentError(absl::StrCat("noise: shape is ", Shape(inputs.noise),
+                                                   ", expected the latent's ", Shape(latent)));
   }
   const auto check = [&](std::string_view name, const text::Conditioning& conditioning) {
     absl::Status status =
         model.CheckConditioning(conditioning, latent.size(0), latent.size(2), latent.size(3));
-    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(name, ".", status.message()));
+    return status.ok() ? status
+                       : absl::Status(status.code(), absl::StrCat(name, ".", status.message()));
   };
   RETURN_IF_ERROR(check("positive", inputs.positive));
   return check("negative", inputs.negative);
@@ -98,14 +107,16 @@ absl::Status CheckInputs(const models::DiffusionModel& model, const SampleInputs
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model, const SampleInputs& inputs,
-                                        const CancelToken& cancel, const StepObserver& observer) {
+absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model,
+                                        const SampleInputs& inputs, const CancelToken& cancel,
+                                        const StepObserver& observer) {
   RETURN_IF_ERROR(CheckInputs(model, inputs));
   return RunTorchOr<at::Tensor>([&]() -> absl::StatusOr<at::Tensor> {
     const at::Device device = model.compute().device;
     const double scale = model.latent_format().scale;
-    const sampling::GuidedModel guided = sampling::ClassifierFreeGuidance(
-        TwoSidedModel(model, inputs, cancel), inputs.cfg, sampling::SamplerNeedsUncond(inputs.args.sampler_name));
+    const sampling::GuidedModel guided =
+        sampling::ClassifierFreeGuidance(TwoSidedModel(model, inputs, cancel), inputs.cfg,
+                                         sampling::SamplerNeedsUncond(inputs.args.sampler_name));
     const auto on_step = [&](int step, int steps, const at::Tensor&, const at::Tensor& denoised) {
       if (observer) observer(step, steps, denoised);
       return cancel.Check();
@@ -114,8 +125,8 @@ absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model, con
     if (inputs.noise.defined()) noise = inputs.noise.to(device);
     if (inputs.noise_mask.defined()) mask = inputs.noise_mask.to(device);
     ASSIGN_OR_RETURN(const at::Tensor sampled,
-                     sampling::Sample(model.sampling(), guided, (inputs.latent * scale).to(device), noise, mask,
-                                      inputs.args, on_step));
+                     sampling::Sample(model.sampling(), guided, (inputs.latent * scale).to(device),
+                                      noise, mask, inputs.args, on_step));
     return (sampled.to(at::kCPU) / scale).contiguous();
   });
 }

@@ -1,4 +1,5 @@
-// From conditionings and a latent to a sampled latent: guidance over a model, and the two latent spaces.
+// From conditionings and a latent to a sampled latent: guidance over a model, and the two latent
+// spaces.
 #ifndef LIB_PIPELINE_SAMPLE_LATENT_H_
 #define LIB_PIPELINE_SAMPLE_LATENT_H_
 
@@ -23,13 +24,16 @@ struct SampleInputs {
   sampling::SampleArgs args;
 };
 
-// `denoised` is the current guess of the result, float32 in the model's space on its compute device.
+// `denoised` is the current guess of the result, float32 in the model's space on its compute
+// device.
 using StepObserver = std::function<void(int step, int steps, const at::Tensor& denoised)>;
 
-// Returns the sampled latent like inputs.latent. Both halves of the guidance run as one batch where their lengths allow.
-// `cancel` is checked at every evaluation of the model. INVALID_ARGUMENT naming what does not fit; else LibTorch's errors.
-absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model, const SampleInputs& inputs,
-                                        const CancelToken& cancel, const StepObserver& observer);
+// Returns the sampled latent like inputs.latent. Both halves of the guidance run as one batch where
+// their lengths allow. `cancel` is checked at every evaluation of the model. INVALID_ARGUMENT
+// naming what does not fit; else LibTorch's errors.
+absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model,
+                                        const SampleInputs& inputs, const CancelToken& cancel,
+                                        const StepObserver& observer);
 
 }  // namespace distorch::pipeline
 

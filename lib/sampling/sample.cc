@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -38,12 +39,7 @@ absl::Status CheckSchedule(const SampleArgs& args) {
         absl::StrCat("denoise: ", args.denoise, " is too small for ", args.steps,
                      " steps; steps / denoise may be at most ", kMaxScheduledSteps));
   }
-  const auto names = SchedulerNames();
-  if (std::find(names.begin(), names.end(), args.scheduler) == names.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("scheduler: unknown '", args.scheduler,
-                                                   "'; allowed: ", absl::StrJoin(names, ", ")));
-  }
-  return absl::OkStatus();
+  return CheckScheduler(args.scheduler);
 }
 
 absl::Status CheckSigmas(const std::vector<double>& sigmas) {

@@ -7,9 +7,9 @@
 #include <numeric>
 #include <string>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "lib/base/status_macros.h"
 
 namespace distorch::sampling {
 namespace {
@@ -94,8 +94,7 @@ std::vector<float> Exponential(const ModelSampling& sampling, int steps) {
   return WithZero(ToVector(at::linspace(high, low, steps, at::kFloat).exp_()));
 }
 
-// Sabour et al., "Align Your Steps" (2024), eq. 8: the optimum of the KL upper bound for Gaussian
-// data.
+// Sabour et al., "Align Your Steps" (2024): the optimum of its KL bound for Gaussian data.
 std::vector<float> KlOptimal(const ModelSampling& sampling, int steps) {
   if (steps == 1) return {sampling.sigma_max(), 0};  // the formula divides by steps - 1
   const double low = std::atan(static_cast<double>(sampling.sigma_min()));
@@ -104,8 +103,8 @@ std::vector<float> KlOptimal(const ModelSampling& sampling, int steps) {
   return WithZero(ToVector((ramp * low).add_((1 - ramp) * high).tan_()));
 }
 
-// A straight line to noise 1 - threshold over the first half of the steps, then a parabola (Polyak
-// et al., "Movie Gen", 2024, section 3.4.2).
+// Signal rises along a straight line to a threshold over the first half of the steps, then along a
+// parabola: the linear-quadratic schedule of Polyak et al., "Movie Gen" (2024).
 std::vector<float> LinearQuadratic(const ModelSampling& sampling, int steps) {
   if (steps == 1) return {sampling.sigma_max(), 0};
   constexpr double kThreshold = 0.025;
@@ -205,14 +204,18 @@ constexpr auto kNames = [] {
 
 std::span<const std::string_view> SchedulerNames() { return kNames; }
 
+absl::Status CheckScheduler(std::string_view name) {
+  if (std::find(kNames.begin(), kNames.end(), name) != kNames.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("scheduler: unknown '", name, "'; allowed: ", absl::StrJoin(kNames, ", ")));
+}
+
 absl::StatusOr<std::vector<float>> CalculateSigmas(const ModelSampling& sampling,
                                                    std::string_view scheduler, int steps) {
-  const auto found = std::find(kNames.begin(), kNames.end(), scheduler);
-  if (found == kNames.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("scheduler: unknown '", scheduler,
-                                                   "'; allowed: ", absl::StrJoin(kNames, ", ")));
-  }
-  return kSchedulers[found - kNames.begin()].schedule(sampling, steps);
+  RETURN_IF_ERROR(CheckScheduler(scheduler));
+  const auto entry = std::find_if(kSchedulers.begin(), kSchedulers.end(),
+                                  [&](const Entry& entry) { return entry.name == scheduler; });
+  return entry->schedule(sampling, steps);
 }
 
 }  // namespace distorch::sampling

@@ -76,7 +76,7 @@ absl::StatusOr<at::Tensor> DenoiseOnce(SamplerRun& run, const at::Tensor& x) {
   return denoised;
 }
 
-// Step sizes from error estimates: the integral controller of Lu et al. (2022), appendix C.
+// Step sizes from error estimates: the integral controller of Lu et al. (2022).
 class StepSizeController {
  public:
   float h() const { return static_cast<float>(h_); }
@@ -99,7 +99,7 @@ float ExtrapolationOf(float h, float h_last) { return 1 / (2 * (h_last / h)); }
 
 }  // namespace
 
-// DPM-Solver-fast (Lu et al., 2022, section 3.4): as many third-order steps as the evaluations
+// DPM-Solver-fast (Lu et al., 2022): as many third-order steps as the evaluations
 // allow, evenly spaced in time, and lower orders for the rest.
 absl::StatusOr<at::Tensor> SampleDpmFast(SamplerRun& run, at::Tensor x) {
   const int evaluations = run.steps();
@@ -129,7 +129,7 @@ absl::StatusOr<at::Tensor> SampleDpmFast(SamplerRun& run, at::Tensor x) {
   return x;
 }
 
-// DPM-Solver-23 (Lu et al., 2022, appendix C, algorithm 4): steps as long as orders 2 and 3 agree,
+// DPM-Solver-23 (Lu et al., 2022, appendix C): steps as long as orders 2 and 3 agree,
 // however many that takes.
 absl::StatusOr<at::Tensor> SampleDpmAdaptive(SamplerRun& run, at::Tensor x) {
   constexpr double kRelative = 0.05, kAbsolute = 0.0078;

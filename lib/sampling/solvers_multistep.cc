@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <deque>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -157,7 +158,7 @@ Weights DeisWeights(const DeisTime& time, std::span<const double> nodes, double 
 }
 
 // RES (Zhang et al., "Improved Order Analysis and Design of Exponential Integrator for Diffusion
-// Models Sampling", 2023): the multistep solver of section 4.3, second order, with ancestral noise
+// Models Sampling", 2023): its multistep solver of second order, with ancestral noise
 // of share eta. With cfg_pp the state is carried by the unconditional prediction (Chung et al.,
 // 2024).
 absl::StatusOr<at::Tensor> ResMultistep(SamplerRun& run, at::Tensor x, float eta, bool cfg_pp) {
@@ -220,7 +221,7 @@ absl::StatusOr<at::Tensor> SampleLms(SamplerRun& run, at::Tensor x) {
   });
 }
 
-// iPNDM (Zhang & Chen, 2022, section 3; Liu et al., "PNDM", 2022), order 4.
+// iPNDM (Zhang & Chen, 2022; Liu et al., "PNDM", 2022), order 4.
 absl::StatusOr<at::Tensor> SampleIpndm(SamplerRun& run, at::Tensor x) {
   return SampleAdams(run, std::move(x), 4, EvenAdamsBashforth);
 }

@@ -43,7 +43,7 @@ Point Between(const ModelSampling& sampling, const Point& a, const Point& b, flo
 
 enum class Order2 { kMidpoint, kHeun };
 
-// SDE-DPM-Solver++(2M) (Lu et al., 2022b, section 5 and appendix B).
+// SDE-DPM-Solver++(2M) (Lu et al., 2022b).
 absl::StatusOr<at::Tensor> DpmPp2mSde(SamplerRun& run, at::Tensor x, Order2 order_2) {
   const BrownianTree path = PathOf(run, x);
   const std::vector<float> sigmas = SigmasOfFiniteSnr(run);

@@ -11,7 +11,7 @@
 namespace distorch::sampling {
 namespace {
 
-enum class BOfH { kBh1, kBh2 };  // B(h) = h, or e^h - 1 (section 3.1)
+enum class BOfH { kBh1, kBh2 };  // B(h) = h, or e^h - 1
 
 // A level of the variance-preserving process that UniPC is formulated in; in float32 as its
 // published code, which matters where alpha is nearly 1 or 0.
@@ -40,7 +40,7 @@ struct Past {
   at::Tensor prediction;
 };
 
-// One update of order p (algorithms 5 and 6 of the paper, for data prediction): R_p(h) rho =
+// One update of order p (algorithms 1 and 2, for data prediction): R_p(h) rho =
 // phi_p(h) / B(h).
 class Update {
  public:

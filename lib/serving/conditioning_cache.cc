@@ -9,8 +9,8 @@ namespace {
 
 int64_t Bytes(const text::Conditioning& conditioning) {
   int64_t bytes = 0;
-  for (const at::Tensor* tensor :
-       {&conditioning.cross_attention, &conditioning.pooled, &conditioning.attention_mask, &conditioning.concat}) {
+  for (const at::Tensor* tensor : {&conditioning.cross_attention, &conditioning.pooled,
+                                   &conditioning.attention_mask, &conditioning.concat}) {
     if (tensor->defined()) bytes += static_cast<int64_t>(tensor->nbytes());
   }
   return bytes;
@@ -36,11 +36,13 @@ void ConditioningCache::Put(const std::string& id, text::Conditioning conditioni
   }
 }
 
-absl::StatusOr<text::Conditioning> ConditioningCache::Get(std::string_view field, const std::string& id) {
+absl::StatusOr<text::Conditioning> ConditioningCache::Get(std::string_view field,
+                                                          const std::string& id) {
   absl::MutexLock lock(&mutex_);
   auto found = by_id_.find(id);
   if (found == by_id_.end()) {
-    return absl::NotFoundError(absl::StrCat(field, ": conditioning \"", id, "\" is not in the server; encode the text again"));
+    return absl::NotFoundError(absl::StrCat(field, ": conditioning \"", id,
+                                            "\" is not in the server; encode the text again"));
   }
   entries_.splice(entries_.begin(), entries_, found->second);
   return found->second->conditioning;

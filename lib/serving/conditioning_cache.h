@@ -21,7 +21,8 @@ class ConditioningCache {
 
   void Put(const std::string& id, text::Conditioning conditioning) ABSL_LOCKS_EXCLUDED(mutex_);
   // NOT_FOUND (naming `field`) when it was never there or had to go.
-  absl::StatusOr<text::Conditioning> Get(std::string_view field, const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<text::Conditioning> Get(std::string_view field, const std::string& id)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Entry {

@@ -1,11 +1,12 @@
 #include "lib/serving/core_impl.h"
 
 #include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <malloc.h>
 #include <torch/version.h>
 
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -19,12 +20,14 @@ namespace {
 
 constexpr int kMinStopAtLayer = -1000;
 
-// Weights are large and come and go as a whole: each is to be a mapping of its own that its end gives back to the system,
-// not a hole in a heap. (glibc would raise the threshold after the first one is freed.)
-void KeepHeapFlat() {
-  constexpr int kMmapThreshold = 256 << 10;
-  mallopt(M_MMAP_THRESHOLD, kMmapThreshold);
-  mallopt(M_TRIM_THRESHOLD, kMmapThreshold);
+// Activations come and go with every layer: they are to reuse one heap, not to be mapped and zeroed
+// anew each time, which glibc does from 32 MiB on, and in every other thread's arena. Weights have
+// mappings of their own (lib/distorch/placement.cc), so that the heap does not keep them.
+void KeepActivationsInOneHeap() {
+  constexpr int kNeverTrim = std::numeric_limits<int>::max();
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, kNeverTrim);  // an unload trims
 }
 
 absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& options) {
@@ -32,7 +35,8 @@ absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& op
   if (!options.extra_model_paths.empty()) {
     auto extra = ReadExtraModelPaths(options.extra_model_paths);
     if (!extra.ok()) {
-      return absl::Status(extra.status().code(), absl::StrCat("--extra_model_paths: ", extra.status().message()));
+      return absl::Status(extra.status().code(),
+                          absl::StrCat("--extra_model_paths: ", extra.status().message()));
     }
     folders.insert(folders.end(), extra->checkpoints.begin(), extra->checkpoints.end());
   }
@@ -41,16 +45,20 @@ absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& op
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions& options, Observer* observer) {
-  if (options.threads < 0) return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
-  if (options.queue_limit < 1) return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions& options,
+                                                               Observer* observer) {
+  if (options.threads < 0)
+    return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
+  if (options.queue_limit < 1)
+    return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
   ASSIGN_OR_RETURN(std::vector<std::string> folders, CheckpointFolders(options));
   DeviceOptions device_options;
   device_options.simulate_devices = options.simulate_devices;
   device_options.compute_dtype = options.compute_dtype;
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
-  KeepHeapFlat();
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
+  KeepActivationsInOneHeap();
+  const int threads =
+      options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(threads);
   return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), observer);
 }
@@ -80,7 +88,8 @@ CoreImpl::~CoreImpl() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    for (const CancelTokenPtr& load : loads_) load->Cancel(absl::CancelledError("the server is shutting down"));
+    for (const CancelTokenPtr& load : loads_)
+      load->Cancel(absl::CancelledError("the server is shutting down"));
   }
   lease_thread_.join();
 }
@@ -117,7 +126,8 @@ absl::StatusOr<CheckpointPlan> CoreImpl::PlanCheckpoint(const LoadSpec& spec) {
 }
 
 void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
-                              std::function<void(const LoadProgress&)> progress, Done<LoadResult> done) {
+                              std::function<void(const LoadProgress&)> progress,
+                              Done<LoadResult> done) {
   {
     absl::MutexLock lock(&mutex_);
     loads_.insert(cancel);
@@ -143,13 +153,16 @@ void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
 
 absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int stop_at_layer) {
   if (stop_at_layer > -1 || stop_at_layer < kMinStopAtLayer) {
-    return absl::InvalidArgumentError(absl::StrCat("stop_at_layer: ", stop_at_layer, " is out of range; allowed: ",
-                                                   kMinStopAtLayer, " to -1 (the last layer)"));
+    return absl::InvalidArgumentError(absl::StrCat("stop_at_layer: ", stop_at_layer,
+                                                   " is out of range; allowed: ", kMinStopAtLayer,
+                                                   " to -1 (the last layer)"));
   }
-  ASSIGN_OR_RETURN(const Pin pin, registry_.Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
+  ASSIGN_OR_RETURN(const Pin pin, registry_.Acquire("clip", clip, ComponentKind::kClip,
+                                                    std::make_shared<CancelToken>()));
   if (stop_at_layer == pin.stop_at_layer()) return clip;
   ASSIGN_OR_RETURN(const std::string alias,
-                   ComponentHandle(ComponentKind::kClip, pin->base_handle, absl::StrCat("stop_at_layer ", stop_at_layer)));
+                   ComponentHandle(ComponentKind::kClip, pin->base_handle,
+                                   absl::StrCat("stop_at_layer ", stop_at_layer)));
   RETURN_IF_ERROR(registry_.Alias(clip, alias, stop_at_layer));
   return alias;
 }
@@ -175,18 +188,22 @@ void CoreImpl::EndLeases() {
   while (true) {
     const absl::Time next = registry_.CloseExpired(absl::Now());
     absl::MutexLock lock(&mutex_);
-    const auto wakes = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || leases_changed_; };
+    const auto wakes = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return stopping_ || leases_changed_;
+    };
     mutex_.AwaitWithDeadline(absl::Condition(&wakes), next);
     if (stopping_) return;
     leases_changed_ = false;
   }
 }
 
-void CoreImpl::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) {
+void CoreImpl::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
+                          Done<EncodeTextResult> done) {
   inference_.EncodeText(spec, std::move(cancel), std::move(done));
 }
 
-void CoreImpl::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) {
+void CoreImpl::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                      Done<HostTensor> done) {
   inference_.Sample(spec, std::move(cancel), std::move(callbacks), std::move(done));
 }
 
@@ -194,15 +211,18 @@ void CoreImpl::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Host
   inference_.Denoise(spec, std::move(cancel), std::move(done));
 }
 
-void CoreImpl::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) {
+void CoreImpl::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
+                            Done<DecodeLatentResult> done) {
   inference_.DecodeLatent(spec, std::move(cancel), std::move(done));
 }
 
-void CoreImpl::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
+void CoreImpl::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
+                           Done<HostTensor> done) {
   inference_.EncodeImage(spec, std::move(cancel), std::move(done));
 }
 
-void CoreImpl::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) {
+void CoreImpl::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                     Done<InferResult> done) {
   inference_.Infer(spec, std::move(cancel), std::move(callbacks), std::move(done));
 }
 

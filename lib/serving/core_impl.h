@@ -31,19 +31,25 @@ class CoreImpl : public DaemonCore {
   std::vector<DeviceInfo> ListDevices() override;
   std::vector<CheckpointInfo> ListCheckpoints() override { return loader_.ListCheckpoints(); }
   absl::StatusOr<CheckpointPlan> PlanCheckpoint(const LoadSpec& spec) override;
-  void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel, std::function<void(const LoadProgress&)> progress,
+  void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
+                      std::function<void(const LoadProgress&)> progress,
                       Done<LoadResult> done) override;
   absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) override;
   std::vector<ModelInfo> ListModels() override { return registry_.List(); }
   void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) override;
   std::vector<LinkInfo> Links() override;
 
-  void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) override;
-  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) override;
+  void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
+                  Done<EncodeTextResult> done) override;
+  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+              Done<HostTensor> done) override;
   void Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) override;
-  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) override;
-  void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) override;
-  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) override;
+  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
+                    Done<DecodeLatentResult> done) override;
+  void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
+                   Done<HostTensor> done) override;
+  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+             Done<InferResult> done) override;
 
  private:
   void EndLeases();

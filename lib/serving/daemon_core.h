@@ -1,12 +1,14 @@
-// The whole of distorchd but its wire: the registry of loaded checkpoints and the calls that compute on them.
-// server/ translates protobuf to these plain types and back; in-process users (tests, benchmarks) call it directly.
+// The whole of distorchd but its wire: the registry of loaded checkpoints and the calls that
+// compute on them. server/ translates protobuf to these plain types and back; in-process users
+// (tests, benchmarks) call it directly.
 //
-// Threads: every method may be called from any thread. Those with a `done` callback return at once and call it exactly
-// once, from one of the core's own threads (or from the caller's, for an error found at once); it must not block. The
-// others may take milliseconds (they look at the disk) but never wait for a computation.
-// Errors: INVALID_ARGUMENT names the field and what is allowed; NOT_FOUND for an unknown checkpoint (with near names) or a
-// stale handle; RESOURCE_EXHAUSTED with who holds what; FAILED_PRECONDITION for Unload of handles in use; CANCELLED,
-// DEADLINE_EXCEEDED, ABORTED (unloaded by force) for work that was stopped. After any error nothing stays allocated.
+// Threads: every method may be called from any thread. Those with a `done` callback return at once
+// and call it exactly once, from one of the core's own threads (or from the caller's, for an error
+// found at once); it must not block. The others may take milliseconds (they look at the disk) but
+// never wait for a computation. Errors: INVALID_ARGUMENT names the field and what is allowed;
+// NOT_FOUND for an unknown checkpoint (with near names) or a stale handle; RESOURCE_EXHAUSTED with
+// who holds what; FAILED_PRECONDITION for Unload of handles in use; CANCELLED, DEADLINE_EXCEEDED,
+// ABORTED (unloaded by force) for work that was stopped. After any error nothing stays allocated.
 #ifndef LIB_SERVING_DAEMON_CORE_H_
 #define LIB_SERVING_DAEMON_CORE_H_
 
@@ -30,7 +32,7 @@ struct CoreOptions {
   std::string extra_model_paths;  // ComfyUI's YAML file; empty: none
   std::string simulate_devices;
   std::string compute_dtype = "auto";
-  std::string links;  // --link
+  std::string links;     // --link
   int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED
   int threads = 0;       // intra-op threads of the CPU; 0: all cores
 };
@@ -40,15 +42,18 @@ using Done = absl::AnyInvocable<void(absl::StatusOr<T>)>;
 
 // What the sampling calls tell while they run; called from a core thread, must not block.
 struct InferCallbacks {
-  std::function<void(std::string_view phase)> phase;         // "queue", "text", "sample", "decode"; may be empty
+  std::function<void(std::string_view phase)>
+      phase;  // "queue", "text", "sample", "decode"; may be empty
   std::function<void(const StepProgress& progress)> progress;  // may be empty
 };
 
 class DaemonCore {
  public:
   // Discovers devices and checks every option. `observer` (may be null) must outlive the core.
-  static absl::StatusOr<std::unique_ptr<DaemonCore>> Create(const CoreOptions& options, Observer* observer);
-  // Cancels what runs and joins its threads. Callbacks still pending are called (with CANCELLED) before it returns.
+  static absl::StatusOr<std::unique_ptr<DaemonCore>> Create(const CoreOptions& options,
+                                                            Observer* observer);
+  // Cancels what runs and joins its threads. Callbacks still pending are called (with CANCELLED)
+  // before it returns.
   virtual ~DaemonCore() = default;
 
   virtual std::vector<DeviceInfo> ListDevices() = 0;
@@ -56,19 +61,26 @@ class DaemonCore {
   virtual absl::StatusOr<CheckpointPlan> PlanCheckpoint(const LoadSpec& spec) = 0;
   // `progress` may be empty.
   virtual void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
-                              std::function<void(const LoadProgress&)> progress, Done<LoadResult> done) = 0;
+                              std::function<void(const LoadProgress&)> progress,
+                              Done<LoadResult> done) = 0;
   virtual absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) = 0;
   virtual std::vector<ModelInfo> ListModels() = 0;
-  // With `force`, ends requests that use the handles with ABORTED and waits for them to notice (within a step).
+  // With `force`, ends requests that use the handles with ABORTED and waits for them to notice
+  // (within a step).
   virtual void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) = 0;
   virtual std::vector<LinkInfo> Links() = 0;
 
-  virtual void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) = 0;
-  virtual void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) = 0;
+  virtual void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
+                          Done<EncodeTextResult> done) = 0;
+  virtual void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                      Done<HostTensor> done) = 0;
   virtual void Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) = 0;
-  virtual void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) = 0;
-  virtual void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) = 0;
-  virtual void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) = 0;
+  virtual void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
+                            Done<DecodeLatentResult> done) = 0;
+  virtual void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
+                           Done<HostTensor> done) = 0;
+  virtual void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                     Done<InferResult> done) = 0;
 };
 
 // "2.11.0" and the CUDA version LibTorch was built with ("13.0", or "" without), for build_info.

@@ -22,8 +22,8 @@ Executor::~Executor() {
 absl::Status Executor::Post(Job& job) {
   absl::MutexLock lock(&mutex_);
   if (static_cast<int>(jobs_.size()) >= queue_limit_) {
-    return absl::ResourceExhaustedError(absl::StrCat(name_, ": ", jobs_.size(),
-                                                     " requests are waiting, which is the limit (--queue_limit)"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        name_, ": ", jobs_.size(), " requests are waiting, which is the limit (--queue_limit)"));
   }
   jobs_.push_back(std::move(job));
   return absl::OkStatus();

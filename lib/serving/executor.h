@@ -1,5 +1,5 @@
-// A thread that runs jobs one after another: each compute device has one, so kernels never wait for each other's mutexes and
-// gRPC's threads never wait for kernels.
+// A thread that runs jobs one after another: each compute device has one, so kernels never wait for
+// each other's mutexes and gRPC's threads never wait for kernels.
 #ifndef LIB_SERVING_EXECUTOR_H_
 #define LIB_SERVING_EXECUTOR_H_
 
@@ -36,7 +36,9 @@ class Executor {
 
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
-  bool HasWorkOrStops() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !jobs_.empty(); }
+  bool HasWorkOrStops() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || !jobs_.empty();
+  }
 
   const std::string name_;
   const int queue_limit_;

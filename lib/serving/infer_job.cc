@@ -23,10 +23,12 @@ absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int6
 }
 
 // [1, H, W, 3] in 0…1.
-absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::string& png, int64_t height, int64_t width) {
+absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::string& png,
+                                         int64_t height, int64_t width) {
   auto decoded = DecodePng(png);
   if (!decoded.ok()) {
-    return absl::Status(decoded.status().code(), absl::StrCat(field, ": ", decoded.status().message()));
+    return absl::Status(decoded.status().code(),
+                        absl::StrCat(field, ": ", decoded.status().message()));
   }
   return RunTorchOr<at::Tensor>(
       [&] { return pipeline::ResizeCover(pipeline::FromImage8(decoded->image), height, width); });
@@ -34,8 +36,8 @@ absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::stri
 
 }  // namespace
 
-InferJob::InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel, InferCallbacks callbacks,
-                   Observer* observer)
+InferJob::InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
+                   InferCallbacks callbacks, Observer* observer)
     : spec_(spec),
       model_(std::move(model)),
       clip_(std::move(clip)),
@@ -46,10 +48,12 @@ InferJob::InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTo
 
 absl::Status InferJob::CheckSize() const {
   const int64_t unit = model_->model().latent_format().downscale;
-  for (const auto& [field, value] : {std::pair{"width", spec_.width}, std::pair{"height", spec_.height}}) {
+  for (const auto& [field, value] :
+       {std::pair{"width", spec_.width}, std::pair{"height", spec_.height}}) {
     if (value < kMinSide || value > kMaxSide) return OutOfRange(field, value, kMinSide, kMaxSide);
     if (value % unit != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, " is not a multiple of ", unit));
+      return absl::InvalidArgumentError(
+          absl::StrCat(field, ": ", value, " is not a multiple of ", unit));
     }
   }
   if (spec_.batch_size < 1 || spec_.batch_size > kMaxBatch) {
@@ -58,8 +62,8 @@ absl::Status InferJob::CheckSize() const {
   for (const auto& [field, text] :
        {std::pair{"prompt", &spec_.prompt}, std::pair{"negative_prompt", &spec_.negative_prompt}}) {
     if (text->size() > kMaxPromptBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(field, ": ", text->size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
+      return absl::InvalidArgumentError(absl::StrCat(
+          field, ": ", text->size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
     }
   }
   if (!spec_.image_format.empty() && spec_.image_format != "png") {
@@ -72,19 +76,22 @@ absl::Status InferJob::CheckSize() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<InferJob>> InferJob::Create(const InferSpec& spec, Pin model, Pin clip, Pin vae,
-                                                           CancelTokenPtr cancel, InferCallbacks callbacks,
+absl::StatusOr<std::shared_ptr<InferJob>> InferJob::Create(const InferSpec& spec, Pin model,
+                                                           Pin clip, Pin vae, CancelTokenPtr cancel,
+                                                           InferCallbacks callbacks,
                                                            Observer* observer) {
-  auto job = std::shared_ptr<InferJob>(new InferJob(spec, std::move(model), std::move(clip), std::move(vae),
-                                                    std::move(cancel), std::move(callbacks), observer));
+  auto job = std::shared_ptr<InferJob>(new InferJob(spec, std::move(model), std::move(clip),
+                                                    std::move(vae), std::move(cancel),
+                                                    std::move(callbacks), observer));
   RETURN_IF_ERROR(job->CheckSize());
   ASSIGN_OR_RETURN(job->inputs_.args, ToSampleArgs(spec.options, {}));
   job->inputs_.cfg = spec.options.cfg;
   const models::LatentFormat& format = job->model_->model().latent_format();
-  ASSIGN_OR_RETURN(job->inputs_.latent, RunTorchOr<at::Tensor>([&] {
-                     return at::zeros({spec.batch_size, format.channels, spec.height / format.downscale,
-                                       spec.width / format.downscale});
-                   }));
+  ASSIGN_OR_RETURN(
+      job->inputs_.latent, RunTorchOr<at::Tensor>([&] {
+        return at::zeros({spec.batch_size, format.channels, spec.height / format.downscale,
+                          spec.width / format.downscale});
+      }));
   return job;
 }
 
@@ -97,13 +104,16 @@ absl::Status InferJob::EncodePrompts() {
 }
 
 absl::Status InferJob::EncodeInitImage() {
-  ASSIGN_OR_RETURN(const at::Tensor image, DecodePicture("init_image", spec_.init_image, spec_.height, spec_.width));
+  ASSIGN_OR_RETURN(const at::Tensor image,
+                   DecodePicture("init_image", spec_.init_image, spec_.height, spec_.width));
   ASSIGN_OR_RETURN(const at::Tensor latent, vae_->vae().Encode(image, *cancel_));
   inputs_.latent = latent.repeat({spec_.batch_size, 1, 1, 1});
   if (spec_.mask_image.empty()) return absl::OkStatus();
 
-  ASSIGN_OR_RETURN(const at::Tensor picture, DecodePicture("mask_image", spec_.mask_image, spec_.height, spec_.width));
-  const at::Tensor mask = picture.select(3, 0).unsqueeze(1).contiguous();  // [1, 1, H, W]; white is repainted
+  ASSIGN_OR_RETURN(const at::Tensor picture,
+                   DecodePicture("mask_image", spec_.mask_image, spec_.height, spec_.width));
+  const at::Tensor mask =
+      picture.select(3, 0).unsqueeze(1).contiguous();  // [1, 1, H, W]; white is repainted
   inputs_.noise_mask = mask;
   return model_->model().concat_channels() > 0 ? ConditionOnMask(image, mask) : absl::OkStatus();
 }
@@ -111,10 +121,12 @@ absl::Status InferJob::EncodeInitImage() {
 absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor& mask) {
   const models::LatentFormat& format = model_->model().latent_format();
   const at::Tensor covered = mask.round().permute({0, 2, 3, 1});  // [1, H, W, 1]
-  // Grey is the middle of the VAE's range, where the published inpainting models were shown "nothing".
+  // Grey is the middle of the VAE's range, where the published inpainting models were shown
+  // "nothing".
   const at::Tensor visible = (image - 0.5) * (1 - covered) + 0.5;
   ASSIGN_OR_RETURN(const at::Tensor latent, vae_->vae().Encode(visible, *cancel_));
-  const at::Tensor small = at::upsample_bilinear2d(mask, {latent.size(2), latent.size(3)}, false).round();
+  const at::Tensor small =
+      at::upsample_bilinear2d(mask, {latent.size(2), latent.size(3)}, false).round();
   inputs_.positive.concat = at::cat({small, latent * format.scale}, 1);
   inputs_.negative.concat = inputs_.positive.concat;
   return absl::OkStatus();
@@ -122,14 +134,42 @@ absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor
 
 absl::Status InferJob::Sample() {
   const models::DiffusionModel& model = model_->model();
-  const auto on_step = ReportSteps(callbacks_, spec_.preview_every, model.latent_format(), observer_, model_->family);
+  const auto on_step = ReportSteps(callbacks_, spec_.preview_every, model.latent_format(),
+                                   observer_, model_->family);
   ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step));
   return absl::OkStatus();
 }
 
+GenerationParameters InferJob::Parameters() const {
+  const SamplingOptions& options = spec_.options;
+  GenerationParameters parameters;
+  parameters.prompt = spec_.prompt;
+  parameters.negative_prompt = spec_.negative_prompt;
+  parameters.ckpt_name = model_->ckpt_name;
+  for (const Pin* pin : {&model_, &clip_, &vae_}) {
+    const LoaderFields& fields = (*pin)->fields;
+    parameters.loader_fields.insert(parameters.loader_fields.end(), fields.begin(), fields.end());
+  }
+  parameters.stop_at_clip_layer = clip_.stop_at_layer();
+  parameters.seed = options.seed;
+  parameters.steps = options.steps;
+  parameters.cfg = options.cfg;
+  parameters.sampler_name = options.sampler_name;
+  parameters.scheduler = options.scheduler;
+  parameters.guidance = options.guidance;
+  parameters.width = spec_.width;
+  parameters.height = spec_.height;
+  parameters.batch_size = spec_.batch_size;
+  parameters.from_image = has_init_image();
+  parameters.masked = !spec_.mask_image.empty();
+  parameters.denoise = options.denoise;
+  parameters.version = "distorchd " DISTORCHD_VERSION;
+  return parameters;
+}
+
 absl::Status InferJob::Decode() {
   ASSIGN_OR_RETURN(const at::Tensor images, vae_->vae().Decode(latent_, *cancel_));
-  const PngText text;
+  const PngText text = GenerationText(Parameters());
   for (int64_t i = 0; i < images.size(0); ++i) {
     ASSIGN_OR_RETURN(std::string png, EncodePng(pipeline::ToImage8(images[i]), text));
     png_.push_back(std::move(png));

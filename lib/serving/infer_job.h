@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "lib/pipeline/png_metadata.h"
 #include "lib/pipeline/sample_latent.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/infer_spec.h"
@@ -16,16 +17,19 @@
 
 namespace distorch {
 
-// Each method is one phase, to be run in order, one thread at a time; state passes between them in the object.
+// Each method is one phase, to be run in order, one thread at a time; state passes between them in
+// the object.
 class InferJob {
  public:
   // Checks every field; INVALID_ARGUMENT names it. The pins are those of the spec's handles.
-  static absl::StatusOr<std::shared_ptr<InferJob>> Create(const InferSpec& spec, Pin model, Pin clip, Pin vae,
-                                                          CancelTokenPtr cancel, InferCallbacks callbacks,
+  static absl::StatusOr<std::shared_ptr<InferJob>> Create(const InferSpec& spec, Pin model,
+                                                          Pin clip, Pin vae, CancelTokenPtr cancel,
+                                                          InferCallbacks callbacks,
                                                           Observer* observer);
 
   absl::Status EncodePrompts();
-  // Only when has_init_image(): the picture to the latent to start from, the mask to where to repaint.
+  // Only when has_init_image(): the picture to the latent to start from, the mask to where to
+  // repaint.
   absl::Status EncodeInitImage();
   absl::Status Sample();
   absl::Status Decode();
@@ -36,10 +40,12 @@ class InferJob {
   uint64_t seed() const { return spec_.options.seed; }
 
  private:
-  InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel, InferCallbacks callbacks,
-           Observer* observer);
+  InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
+           InferCallbacks callbacks, Observer* observer);
   absl::Status CheckSize() const;
-  // What an inpainting UNet sees beside the latent: the mask and the picture without what it covers.
+  GenerationParameters Parameters() const;
+  // What an inpainting UNet sees beside the latent: the mask and the picture without what it
+  // covers.
   absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
 
   const InferSpec spec_;

@@ -1,5 +1,6 @@
-// Plain types of the inference half of the service. Free of LibTorch and protobuf; server/ translates.
-// Shapes: images [N, H, W, 3] float32 in 0…1; latents [N, C, H/8, W/8] in the user's space (a ComfyUI LATENT).
+// Plain types of the inference half of the service. Free of LibTorch and protobuf; server/
+// translates. Shapes: images [N, H, W, 3] float32 in 0…1; latents [N, C, H/8, W/8] in the user's
+// space (a ComfyUI LATENT).
 #ifndef LIB_SERVING_INFER_SPEC_H_
 #define LIB_SERVING_INFER_SPEC_H_
 
@@ -60,7 +61,7 @@ struct SamplingOptions {
 struct StepProgress {
   int step = 0;  // 1-based: steps finished
   int steps = 0;
-  double seconds = 0;  // this step's
+  double seconds = 0;       // this step's
   std::string preview_png;  // empty unless asked for at this step
 };
 
@@ -75,7 +76,8 @@ struct SampleSpec {
   std::optional<HostTensor> noise_mask;
 };
 
-// x and denoised are in the model's own (scaled) latent space. sigma: one a batch item, or one for all.
+// x and denoised are in the model's own (scaled) latent space. sigma: one a batch item, or one for
+// all.
 struct DenoiseSpec {
   std::string model;
   HostTensor x;
@@ -113,7 +115,8 @@ struct InferSpec {
 struct InferResult {
   std::vector<std::string> png;  // generation parameters embedded
   uint64_t seed = 0;
-  std::map<std::string, double> phase_seconds;  // "queue", "text", "sample", "decode", "encode", "png"
+  std::map<std::string, double>
+      phase_seconds;  // "queue", "text", "sample", "decode", "encode", "png"
 };
 
 }  // namespace distorch

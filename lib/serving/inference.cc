@@ -33,8 +33,8 @@ absl::StatusOr<std::string> ConditioningId(const Pin& clip, const std::string& t
 
 absl::Status CheckPrompt(std::string_view field, const std::string& text) {
   if (text.size() <= kMaxPromptBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, ": ", text.size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, ": ", text.size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
 }
 
 absl::StatusOr<at::Tensor> ToImages(const EncodeImageSpec& spec, int64_t at_least) {
@@ -42,32 +42,39 @@ absl::StatusOr<at::Tensor> ToImages(const EncodeImageSpec& spec, int64_t at_leas
   if (spec.pixels) {
     ASSIGN_OR_RETURN(images, ToTorch("pixels", *spec.pixels, 4));
     if (images.size(3) != 3) {
-      return absl::InvalidArgumentError(absl::StrCat("pixels: ", images.size(3), " channels, expected 3 (shape [N, H, W, 3])"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("pixels: ", images.size(3), " channels, expected 3 (shape [N, H, W, 3])"));
     }
   } else {
     auto decoded = DecodePng(spec.encoded);
-    if (!decoded.ok()) return absl::Status(decoded.status().code(), absl::StrCat("encoded: ", decoded.status().message()));
+    if (!decoded.ok())
+      return absl::Status(decoded.status().code(),
+                          absl::StrCat("encoded: ", decoded.status().message()));
     images = pipeline::FromImage8(decoded->image);
   }
   const int64_t height = images.size(1), width = images.size(2);
   if (std::min(height, width) < at_least || std::max(height, width) > kMaxImageSide) {
-    return absl::InvalidArgumentError(absl::StrCat("image: ", width, "x", height, " is out of range; allowed: ", at_least,
-                                                   " to ", kMaxImageSide, " a side"));
+    return absl::InvalidArgumentError(absl::StrCat("image: ", width, "x", height,
+                                                   " is out of range; allowed: ", at_least, " to ",
+                                                   kMaxImageSide, " a side"));
   }
   return images;
 }
 
-absl::StatusOr<at::Tensor> ToLatent(std::string_view field, const HostTensor& tensor, int64_t channels) {
+absl::StatusOr<at::Tensor> ToLatent(std::string_view field, const HostTensor& tensor,
+                                    int64_t channels) {
   ASSIGN_OR_RETURN(at::Tensor latent, ToTorch(field, tensor, 4));
   if (latent.size(1) != channels) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ": ", latent.size(1), " channels, expected ", channels,
-                                                   " (shape [batch, ", channels, ", height/8, width/8])"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": ", latent.size(1), " channels, expected ", channels,
+                     " (shape [batch, ", channels, ", height/8, width/8])"));
   }
   return latent;
 }
 
 // Sample's inputs but for the conditionings.
-absl::StatusOr<pipeline::SampleInputs> ToInputs(const SampleSpec& spec, const models::DiffusionModel& model) {
+absl::StatusOr<pipeline::SampleInputs> ToInputs(const SampleSpec& spec,
+                                                const models::DiffusionModel& model) {
   pipeline::SampleInputs inputs;
   inputs.cfg = spec.options.cfg;
   ASSIGN_OR_RETURN(inputs.args, ToSampleArgs(spec.options, spec.sigmas));
@@ -83,11 +90,13 @@ absl::StatusOr<pipeline::SampleInputs> ToInputs(const SampleSpec& spec, const mo
 }
 
 absl::StatusOr<HostTensor> RunDenoise(const models::DiffusionModel& model, const at::Tensor& x,
-                                      const std::vector<double>& sigma, const text::Conditioning& conditioning,
+                                      const std::vector<double>& sigma,
+                                      const text::Conditioning& conditioning,
                                       const CancelToken& cancel) {
   return RunTorchOr<HostTensor>([&]() -> absl::StatusOr<HostTensor> {
     const at::Tensor on_device = x.to(model.compute().device);
-    const bool equal = std::all_of(sigma.begin(), sigma.end(), [&](double s) { return s == sigma.front(); });
+    const bool equal =
+        std::all_of(sigma.begin(), sigma.end(), [&](double s) { return s == sigma.front(); });
     if (equal) return FromTorch(model.Denoise(on_device, sigma.front(), conditioning));
     // Items at levels of their own are evaluated one by one.
     std::vector<at::Tensor> items;
@@ -97,7 +106,8 @@ absl::StatusOr<HostTensor> RunDenoise(const models::DiffusionModel& model, const
       for (at::Tensor* part : {&own.cross_attention, &own.concat}) {
         if (part->defined() && part->size(0) > 1) *part = part->slice(0, i, i + 1);
       }
-      items.push_back(model.Denoise(on_device.slice(0, i, i + 1), sigma[static_cast<size_t>(i)], own));
+      items.push_back(
+          model.Denoise(on_device.slice(0, i, i + 1), sigma[static_cast<size_t>(i)], own));
     }
     return FromTorch(at::cat(items));
   });
@@ -105,17 +115,21 @@ absl::StatusOr<HostTensor> RunDenoise(const models::DiffusionModel& model, const
 
 absl::Status CheckSigmas(const std::vector<double>& sigma, int64_t batch) {
   if (sigma.size() != 1 && static_cast<int64_t>(sigma.size()) != batch) {
-    return absl::InvalidArgumentError(absl::StrCat("sigma: ", sigma.size(), " values, expected 1 or the batch's ", batch));
+    return absl::InvalidArgumentError(
+        absl::StrCat("sigma: ", sigma.size(), " values, expected 1 or the batch's ", batch));
   }
   for (double s : sigma) {
-    if (!(s > 0) || !(s < 1e9)) return absl::InvalidArgumentError(absl::StrCat("sigma: ", s, " is out of range; allowed: above 0"));
+    if (!(s > 0) || !(s < 1e9))
+      return absl::InvalidArgumentError(
+          absl::StrCat("sigma: ", s, " is out of range; allowed: above 0"));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-Inference::Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner, Observer* observer)
+Inference::Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
+                     Observer* observer)
     : devices_(std::move(devices)),
       registry_(registry),
       runner_(runner),
@@ -126,52 +140,60 @@ DeviceId Inference::ComputeDevice(const Pin& pin) const {
   return devices_[DeviceIndex(pin->component->compute().device, devices_.size())];
 }
 
-absl::StatusOr<text::Conditioning> Inference::Resolve(std::string_view field, const ConditioningRef& ref) {
+absl::StatusOr<text::Conditioning> Inference::Resolve(std::string_view field,
+                                                      const ConditioningRef& ref) {
   if (!ref.id.empty()) return conditionings_.Get(absl::StrCat(field, "_id"), ref.id);
   if (ref.value) return ToTorch(field, *ref.value);
-  return absl::InvalidArgumentError(absl::StrCat(field, ": missing; send a conditioning or the id of one from EncodeText"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ": missing; send a conditioning or the id of one from EncodeText"));
 }
 
 template <typename T>
-void Inference::RunOne(std::string phase, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
+void Inference::RunOne(std::string phase, Pin pin,
+                       absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
                        CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done) {
   auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError("not run"));
   const DeviceId device = ComputeDevice(pin);
   const std::string family = pin->family;
   std::vector<Phase> phases;
-  phases.push_back({std::move(phase), device,
-                    [pin = std::move(pin), work = std::move(work), result]() mutable {
-                      *result = work(pin);
-                      return result->status();
-                    }});
-  runner_->Run(family, std::move(phases), std::move(cancel), std::move(callbacks.phase),
-               [result, done = std::move(done)](const absl::Status& status, const PhaseSeconds&) mutable {
-                 if (status.ok()) {
-                   done(*std::move(*result));
-                 } else {
-                   done(status);
-                 }
-               });
+  phases.push_back(
+      {std::move(phase), device, [pin = std::move(pin), work = std::move(work), result]() mutable {
+         *result = work(pin);
+         return result->status();
+       }});
+  runner_->Run(
+      family, std::move(phases), std::move(cancel), std::move(callbacks.phase),
+      [result, done = std::move(done)](const absl::Status& status, const PhaseSeconds&) mutable {
+        if (status.ok()) {
+          done(*std::move(*result));
+        } else {
+          done(status);
+        }
+      });
 }
 
-void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done) {
+void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
+                           Done<EncodeTextResult> done) {
   absl::StatusOr<Pin> pin = registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel);
   absl::Status status = pin.status();
   status.Update(CheckPrompt("text", spec.text));
   if (!status.ok()) return done(status);
 
   auto work = [this, text = spec.text](const Pin& pin) -> absl::StatusOr<EncodeTextResult> {
-    ASSIGN_OR_RETURN(text::Conditioning conditioning, pin->clip().Encode(text, pin.stop_at_layer()));
+    ASSIGN_OR_RETURN(text::Conditioning conditioning,
+                     pin->clip().Encode(text, pin.stop_at_layer()));
     EncodeTextResult result;
     ASSIGN_OR_RETURN(result.conditioning_id, ConditioningId(pin, text));
     result.conditioning = FromTorch(conditioning);
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
     return result;
   };
-  RunOne<EncodeTextResult>("text", *std::move(pin), std::move(work), std::move(cancel), {}, std::move(done));
+  RunOne<EncodeTextResult>("text", *std::move(pin), std::move(work), std::move(cancel), {},
+                           std::move(done));
 }
 
-void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done) {
+void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                       Done<HostTensor> done) {
   absl::StatusOr<Pin> pin = registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel);
   if (!pin.ok()) return done(pin.status());
   absl::StatusOr<pipeline::SampleInputs> inputs = ToInputs(spec, (*pin)->model());
@@ -186,11 +208,14 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
                preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
     const models::DiffusionModel& model = pin->model();
-    const auto on_step = ReportSteps(callbacks, preview_every, model.latent_format(), observer_, pin->family);
-    ASSIGN_OR_RETURN(const at::Tensor latent, pipeline::SampleLatent(model, inputs, *cancel, on_step));
+    const auto on_step =
+        ReportSteps(callbacks, preview_every, model.latent_format(), observer_, pin->family);
+    ASSIGN_OR_RETURN(const at::Tensor latent,
+                     pipeline::SampleLatent(model, inputs, *cancel, on_step));
     return FromTorch(latent);
   };
-  RunOne<HostTensor>("sample", *std::move(pin), std::move(work), cancel, std::move(callbacks), std::move(done));
+  RunOne<HostTensor>("sample", *std::move(pin), std::move(work), cancel, std::move(callbacks),
+                     std::move(done));
 }
 
 void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
@@ -200,23 +225,28 @@ void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Hos
   if (!x.ok()) return done(x.status());
   absl::StatusOr<text::Conditioning> conditioning = ToTorch("conditioning", spec.conditioning);
   if (!conditioning.ok()) return done(conditioning.status());
-  absl::Status status = (*pin)->model().CheckConditioning(*conditioning, x->size(0), x->size(2), x->size(3));
+  absl::Status status =
+      (*pin)->model().CheckConditioning(*conditioning, x->size(0), x->size(2), x->size(3));
   status.Update(CheckSigmas(spec.sigma, x->size(0)));
   if (!status.ok()) return done(status);
 
-  auto work = [x = *std::move(x), sigma = spec.sigma, conditioning = *std::move(conditioning), cancel](const Pin& pin) {
+  auto work = [x = *std::move(x), sigma = spec.sigma, conditioning = *std::move(conditioning),
+               cancel](const Pin& pin) {
     return RunDenoise(pin->model(), x, sigma, conditioning, *cancel);
   };
   RunOne<HostTensor>("denoise", *std::move(pin), std::move(work), cancel, {}, std::move(done));
 }
 
-void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done) {
+void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
+                             Done<DecodeLatentResult> done) {
   if (spec.tile_size != 0) {
-    return done(absl::InvalidArgumentError(absl::StrCat("tile_size: ", spec.tile_size, " is not supported; allowed: 0 (whole images)")));
+    return done(absl::InvalidArgumentError(absl::StrCat(
+        "tile_size: ", spec.tile_size, " is not supported; allowed: 0 (whole images)")));
   }
   absl::StatusOr<Pin> pin = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
   if (!pin.ok()) return done(pin.status());
-  absl::StatusOr<at::Tensor> latent = ToLatent("latent", spec.latent, (*pin)->vae().latent_channels());
+  absl::StatusOr<at::Tensor> latent =
+      ToLatent("latent", spec.latent, (*pin)->vae().latent_channels());
   if (!latent.ok()) return done(latent.status());
 
   auto work = [latent = *std::move(latent), as_png = spec.as_png,
@@ -233,10 +263,12 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
     }
     return result;
   };
-  RunOne<DecodeLatentResult>("decode", *std::move(pin), std::move(work), cancel, {}, std::move(done));
+  RunOne<DecodeLatentResult>("decode", *std::move(pin), std::move(work), cancel, {},
+                             std::move(done));
 }
 
-void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
+void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
+                            Done<HostTensor> done) {
   absl::StatusOr<Pin> pin = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
   if (!pin.ok()) return done(pin.status());
   absl::StatusOr<at::Tensor> images = ToImages(spec, (*pin)->vae().downscale());
@@ -249,8 +281,10 @@ void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, 
   RunOne<HostTensor>("encode", *std::move(pin), std::move(work), cancel, {}, std::move(done));
 }
 
-void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done) {
-  absl::StatusOr<Pin> model = registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel);
+void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                      Done<InferResult> done) {
+  absl::StatusOr<Pin> model =
+      registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel);
   if (!model.ok()) return done(model.status());
   absl::StatusOr<Pin> clip = registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel);
   if (!clip.ok()) return done(clip.status());
@@ -260,13 +294,15 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
   const DeviceId model_device = ComputeDevice(*model), clip_device = ComputeDevice(*clip),
                  vae_device = ComputeDevice(*vae);
   const std::string family = (*model)->family;
-  auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae), cancel, callbacks, observer_);
+  auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae),
+                                  cancel, callbacks, observer_);
   if (!created.ok()) return done(created.status());
   std::shared_ptr<InferJob> job = *std::move(created);
 
   std::vector<Phase> phases;
   phases.push_back({"text", clip_device, [job] { return job->EncodePrompts(); }});
-  if (job->has_init_image()) phases.push_back({"encode", vae_device, [job] { return job->EncodeInitImage(); }});
+  if (job->has_init_image())
+    phases.push_back({"encode", vae_device, [job] { return job->EncodeInitImage(); }});
   phases.push_back({"sample", model_device, [job] { return job->Sample(); }});
   auto result = std::make_shared<InferResult>();
   result->seed = spec.options.seed;
@@ -277,7 +313,8 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
                       return status;
                     }});
   runner_->Run(family, std::move(phases), std::move(cancel), std::move(callbacks.phase),
-               [result, done = std::move(done)](const absl::Status& status, const PhaseSeconds& seconds) mutable {
+               [result, done = std::move(done)](const absl::Status& status,
+                                                const PhaseSeconds& seconds) mutable {
                  if (!status.ok()) return done(status);
                  result->phase_seconds = seconds;
                  done(std::move(*result));

@@ -20,22 +20,26 @@ namespace distorch {
 // What it is given must outlive it. Thread-safe; contracts as in daemon_core.h.
 class Inference {
  public:
-  Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner, Observer* observer);
+  Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
+            Observer* observer);
 
   void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done);
-  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<HostTensor> done);
+  void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+              Done<HostTensor> done);
   void Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done);
-  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel, Done<DecodeLatentResult> done);
+  void DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
+                    Done<DecodeLatentResult> done);
   void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done);
-  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks, Done<InferResult> done);
+  void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+             Done<InferResult> done);
 
  private:
   DeviceId ComputeDevice(const Pin& pin) const;
   absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);
   // A request of one phase, on the pinned component's compute device.
   template <typename T>
-  void RunOne(std::string phase, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work, CancelTokenPtr cancel,
-              InferCallbacks callbacks, Done<T> done);
+  void RunOne(std::string phase, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
+              CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done);
 
   const std::vector<DeviceId> devices_;
   Registry* const registry_;

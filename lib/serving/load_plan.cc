@@ -18,17 +18,19 @@ constexpr double kDefaultUnetVirtualVramGb = 4.0;
 constexpr double kDefaultClipVirtualVramGb = 2.0;
 
 absl::StatusOr<std::optional<c10::ScalarType>> ParseWeightDtype(const std::string& name) {
-  static const auto* const kTypes = new absl::flat_hash_map<std::string, std::optional<c10::ScalarType>>{
-      {"default", std::nullopt},
-      {"fp32", c10::ScalarType::Float},
-      {"fp16", c10::ScalarType::Half},
-      {"bf16", c10::ScalarType::BFloat16},
-      {"fp8_e4m3fn", c10::ScalarType::Float8_e4m3fn},
-      {"fp8_e5m2", c10::ScalarType::Float8_e5m2}};
+  static const auto* const kTypes =
+      new absl::flat_hash_map<std::string, std::optional<c10::ScalarType>>{
+          {"default", std::nullopt},
+          {"fp32", c10::ScalarType::Float},
+          {"fp16", c10::ScalarType::Half},
+          {"bf16", c10::ScalarType::BFloat16},
+          {"fp8_e4m3fn", c10::ScalarType::Float8_e4m3fn},
+          {"fp8_e5m2", c10::ScalarType::Float8_e5m2}};
   auto found = kTypes->find(name);
   if (found != kTypes->end()) return found->second;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "weight_dtype: \"", name, "\" is unknown; allowed: default, fp32, fp16, bf16, fp8_e4m3fn, fp8_e5m2"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("weight_dtype: \"", name,
+                   "\" is unknown; allowed: default, fp32, fp16, bf16, fp8_e4m3fn, fp8_e5m2"));
 }
 
 // The type most of the component's bytes have.
@@ -37,15 +39,16 @@ c10::ScalarType MainDtype(const WeightStore& store) {
   for (const auto& slot : store.slots()) {
     for (const Param& param : slot->params()) bytes[param.file_dtype] += param.file_bytes();
   }
-  const auto most = std::max_element(bytes.begin(), bytes.end(),
-                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   return ToScalarType(most->first);
 }
 
 // What each slot's weights become on each device (architecture: "Command line").
 class StorageRule {
  public:
-  StorageRule(DeviceId compute, c10::ScalarType compute_dtype, std::optional<c10::ScalarType> override_dtype)
+  StorageRule(DeviceId compute, c10::ScalarType compute_dtype,
+              std::optional<c10::ScalarType> override_dtype)
       : compute_(std::move(compute)), compute_dtype_(compute_dtype), override_(override_dtype) {}
 
   c10::ScalarType DtypeFor(const WeightSlot& slot, const DeviceId& device) const {
@@ -81,8 +84,9 @@ AllocationFields ClipFields(const LoadSpec& spec) {
 }
 
 // Lays the slots out as `device_of` says and fills everything that follows from it.
-ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component, const DeviceId& compute,
-                         const std::vector<DeviceId>& device_of, std::optional<c10::ScalarType> weight_dtype,
+ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component,
+                         const DeviceId& compute, const std::vector<DeviceId>& device_of,
+                         std::optional<c10::ScalarType> weight_dtype,
                          const DeviceManager& devices) {
   ComponentLoadPlan plan;
   plan.kind = kind;
@@ -96,7 +100,8 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   const auto& slots = component->store().slots();
   for (size_t i = 0; i < slots.size(); ++i) {
     const DeviceId& device = device_of[i];
-    const SlotTarget target{slots[i].get(), devices.TorchDevice(device), storage.DtypeFor(*slots[i], device)};
+    const SlotTarget target{slots[i].get(), devices.TorchDevice(device),
+                            storage.DtypeFor(*slots[i], device)};
     const int64_t bytes = TargetBytes(target);
     plan.targets.push_back(target);
     plan.need[device] += bytes;
@@ -111,9 +116,19 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   return plan;
 }
 
-absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind, std::unique_ptr<nn::Component> component,
+LoaderFields NodeFields(const AllocationFields& fields) {
+  const std::string& prefix = fields.field_prefix;
+  return {{prefix + "_compute_device", fields.compute_device},
+          {prefix + "_virtual_vram_gb", fields.virtual_vram_gb},
+          {prefix + "_donor_device", fields.donor_device},
+          {prefix + "_expert_mode_allocations", fields.expert_mode_allocations}};
+}
+
+absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
+                                            std::unique_ptr<nn::Component> component,
                                             const AllocationFields& fields, bool reference_rounding,
-                                            std::optional<c10::ScalarType> weight_dtype, const DeviceManager& devices) {
+                                            std::optional<c10::ScalarType> weight_dtype,
+                                            const DeviceManager& devices) {
   const std::vector<DeviceMemory> memory = devices.Memory();
   ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
   PlannerOptions options;
@@ -122,21 +137,25 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind, std::unique_ptr<
   const Plan plan = MakePlan(component->store().Blocks(), allocation, memory, options);
   std::vector<DeviceId> device_of;
   for (int index : plan.assignment) device_of.push_back(plan.devices[static_cast<size_t>(index)]);
-  ComponentLoadPlan result = LayOut(kind, std::move(component), allocation.compute_device, device_of, weight_dtype, devices);
+  ComponentLoadPlan result = LayOut(kind, std::move(component), allocation.compute_device,
+                                    device_of, weight_dtype, devices);
   result.placement.allocation = FormatAllocation(fields);
+  result.fields = NodeFields(fields);
   return result;
 }
 
-absl::StatusOr<ComponentLoadPlan> PlanVae(std::unique_ptr<nn::Component> component, const std::string& field,
-                                          const DeviceManager& devices) {
+absl::StatusOr<ComponentLoadPlan> PlanVae(std::unique_ptr<nn::Component> component,
+                                          const std::string& field, const DeviceManager& devices) {
   const absl::StatusOr<DeviceId> device = ParseDeviceId(field);
   if (!device.ok() || !devices.Has(*device)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("vae_device: unknown device \"", field, "\"; known devices: ", devices.KnownNames()));
+    return absl::InvalidArgumentError(absl::StrCat("vae_device: unknown device \"", field,
+                                                   "\"; known devices: ", devices.KnownNames()));
   }
   const std::vector<DeviceId> device_of(component->store().slots().size(), *device);
-  ComponentLoadPlan plan = LayOut(ComponentKind::kVae, std::move(component), *device, device_of, std::nullopt, devices);
+  ComponentLoadPlan plan =
+      LayOut(ComponentKind::kVae, std::move(component), *device, device_of, std::nullopt, devices);
   plan.placement.allocation = device->ToString();
+  plan.fields = {{"vae_device", device->ToString()}};
   return plan;
 }
 
@@ -153,19 +172,23 @@ BytesByDevice LoadPlan::need() const {
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
                                                                      const std::string& ckpt_name) {
   auto path = folders.Resolve(ckpt_name);
-  if (!path.ok()) return absl::Status(path.status().code(), absl::StrCat("ckpt_name: ", path.status().message()));
+  if (!path.ok())
+    return absl::Status(path.status().code(), absl::StrCat("ckpt_name: ", path.status().message()));
   auto file = CheckpointFile::Open(*path);
   if (!file.ok()) {
-    return absl::Status(file.status().code(), absl::StrCat("ckpt_name: ", ckpt_name, ": ", file.status().message()));
+    return absl::Status(file.status().code(),
+                        absl::StrCat("ckpt_name: ", ckpt_name, ": ", file.status().message()));
   }
   return file;
 }
 
-absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec, std::shared_ptr<const CheckpointFile> file,
+absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
+                                      std::shared_ptr<const CheckpointFile> file,
                                       models::Skeleton skeleton, const DeviceManager& devices) {
   if (spec.lease_seconds.value_or(0) < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("lease_seconds: ", *spec.lease_seconds,
-                                                   " is negative; allowed: 0 (until unloaded) or more"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("lease_seconds: ", *spec.lease_seconds,
+                     " is negative; allowed: 0 (until unloaded) or more"));
   }
   ASSIGN_OR_RETURN(const std::optional<c10::ScalarType> weight_dtype,
                    ParseWeightDtype(spec.weight_dtype.value_or("default")));
@@ -176,25 +199,31 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec, std::shared_ptr<cons
   plan.ckpt_name = spec.ckpt_name;
   plan.family = skeleton.family->name;
   plan.file = std::move(file);
-  const auto add = [&](absl::StatusOr<ComponentLoadPlan> component, std::string_view extra) -> absl::Status {
+  const auto add = [&](absl::StatusOr<ComponentLoadPlan> component,
+                       std::string_view extra) -> absl::Status {
     RETURN_IF_ERROR(component.status());
-    component->fields = absl::StrCat(component->placement.allocation, "|",
-                                     c10::toString(component->component->compute().dtype), "|", extra);
+    component->identity =
+        absl::StrCat(component->placement.allocation, "|",
+                     c10::toString(component->component->compute().dtype), "|", extra);
     plan.components.push_back(*std::move(component));
     return absl::OkStatus();
   };
-  // Fields are checked whether or not the file has the component: a typing error must not depend on the checkpoint.
+  // Fields are checked whether or not the file has the component: a typing error must not depend on
+  // the checkpoint.
   const AllocationFields unet = UnetFields(spec, default_device), clip = ClipFields(spec);
   const std::string loras = spec.high_precision_loras.value_or(true) ? "high_precision_loras" : "";
-  RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding, weight_dtype, devices),
+  RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding,
+                                weight_dtype, devices),
                       absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"))));
   RETURN_IF_ERROR(ParseAllocation(clip, devices.Memory()).status());
   if (skeleton.clip != nullptr) {
-    RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding, std::nullopt, devices),
+    RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding,
+                                  std::nullopt, devices),
                         absl::StrCat(rounding, loras)));
   }
   if (skeleton.vae != nullptr) {
-    RETURN_IF_ERROR(add(PlanVae(std::move(skeleton.vae), spec.vae_device.value_or(default_device), devices), ""));
+    RETURN_IF_ERROR(add(
+        PlanVae(std::move(skeleton.vae), spec.vae_device.value_or(default_device), devices), ""));
   }
   return plan;
 }

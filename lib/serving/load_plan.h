@@ -23,8 +23,9 @@ struct ComponentLoadPlan {
   std::vector<SlotTarget> targets;           // into its store
   ComponentPlacement placement;              // planned bytes, with blocks
   BytesByDevice need;
+  LoaderFields fields;
   // What, beside the checkpoint's content, makes this component what it is: part of its handle.
-  std::string fields;
+  std::string identity;
 };
 
 struct LoadPlan {
@@ -35,10 +36,12 @@ struct LoadPlan {
   BytesByDevice need() const;
 };
 
-// The steps, each timed by the caller. Each checks what it uses of `spec`; INVALID_ARGUMENT names the field.
+// The steps, each timed by the caller. Each checks what it uses of `spec`; INVALID_ARGUMENT names
+// the field.
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
                                                                      const std::string& ckpt_name);
-absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec, std::shared_ptr<const CheckpointFile> file,
+absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
+                                      std::shared_ptr<const CheckpointFile> file,
                                       models::Skeleton skeleton, const DeviceManager& devices);
 
 }  // namespace distorch

@@ -1,5 +1,5 @@
-// Plain types of the model half of the service: what a client asks of the registry, and what it is told.
-// Free of LibTorch and protobuf; server/ translates. Bytes are bytes, times are seconds.
+// Plain types of the model half of the service: what a client asks of the registry, and what it is
+// told. Free of LibTorch and protobuf; server/ translates. Bytes are bytes, times are seconds.
 #ifndef LIB_SERVING_LOAD_SPEC_H_
 #define LIB_SERVING_LOAD_SPEC_H_
 
@@ -7,11 +7,14 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace distorch {
 
-// The node's fields under the node's names. Absent fields take the node's defaults (reference-semantics).
+// The node's fields under the node's names. Absent fields take the node's defaults
+// (reference-semantics).
 struct LoadSpec {
   std::string ckpt_name;
   std::optional<std::string> unet_compute_device;
@@ -29,6 +32,9 @@ struct LoadSpec {
   std::optional<int64_t> lease_seconds;
   std::optional<bool> reference_rounding;
 };
+
+// Fields of the node under their names, as they took effect (defaults filled in).
+using LoaderFields = std::vector<std::pair<std::string, std::variant<std::string, double, bool>>>;
 
 struct DeviceBytes {
   std::string device;
@@ -73,8 +79,9 @@ struct LoadResult {
 struct DeviceInfo {
   std::string name, kind, description, uuid;
   int64_t total_bytes = 0, free_bytes = 0, weights_bytes = 0, reserved_bytes = 0, staging_bytes = 0;
-  int64_t activation_bytes = 0;  // allocated on the device and neither weights nor staging; 0 where the device cannot tell
-  int queue_length = 0;          // jobs waiting for the device's executor
+  int64_t activation_bytes =
+      0;  // allocated on the device and neither weights nor staging; 0 where the device cannot tell
+  int queue_length = 0;  // jobs waiting for the device's executor
 };
 
 struct CheckpointInfo {

@@ -22,7 +22,8 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 }
 
 absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("ckpt_name: ", ckpt_name, ": ", status.message()));
+  return absl::Status(status.code(),
+                      absl::StrCat("ckpt_name: ", ckpt_name, ": ", status.message()));
 }
 
 absl::StatusOr<models::Skeleton> Detect(const std::string& ckpt_name, const CheckpointFile& file) {
@@ -46,7 +47,9 @@ double Measure(const BytesByDevice& measured, ComponentPlacement* placement) {
       if (id.ToString() == device.device) device.measured_bytes = bytes;
     }
     const double planned = static_cast<double>(std::max<int64_t>(1, device.planned_bytes));
-    worst = std::max(worst, std::abs(static_cast<double>(device.measured_bytes - device.planned_bytes)) / planned);
+    worst = std::max(
+        worst,
+        std::abs(static_cast<double>(device.measured_bytes - device.planned_bytes)) / planned);
   }
   return worst;
 }
@@ -56,7 +59,8 @@ double Measure(const BytesByDevice& measured, ComponentPlacement* placement) {
 // Times the phases of one load and tells them on.
 class Loader::PhaseTimer {
  public:
-  PhaseTimer(Observer* observer, const Progress& progress) : observer_(observer), progress_(progress) {}
+  PhaseTimer(Observer* observer, const Progress& progress)
+      : observer_(observer), progress_(progress) {}
 
   // Ends the phase before, if any.
   void Begin(const std::string& phase) {
@@ -72,7 +76,8 @@ class Loader::PhaseTimer {
   }
   // Only finished loads are observed: the family is known then.
   void Observe(const std::string& family) {
-    for (const auto& [phase, seconds] : seconds_) observer_->PhaseDone(absl::StrCat("load_", phase), family, seconds);
+    for (const auto& [phase, seconds] : seconds_)
+      observer_->PhaseDone(absl::StrCat("load_", phase), family, seconds);
   }
   const std::map<std::string, double>& seconds() const { return seconds_; }
 
@@ -84,16 +89,17 @@ class Loader::PhaseTimer {
   std::map<std::string, double> seconds_;
 };
 
-absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint, std::string_view fields) {
+absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint,
+                                            std::string_view identity) {
   constexpr size_t kDigits = 16;
   Sha256 hash;
-  hash.Update(absl::StrCat(ComponentKindName(kind), "\n", fingerprint, "\n", fields));
+  hash.Update(absl::StrCat(ComponentKindName(kind), "\n", fingerprint, "\n", identity));
   ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());
   return absl::StrCat(ComponentKindName(kind), "-", digest.substr(0, kDigits));
 }
 
-Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger, Registry* registry,
-               TransferMeter* meter, Observer* observer)
+Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
+               Registry* registry, TransferMeter* meter, Observer* observer)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
@@ -130,12 +136,14 @@ std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
 absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
-  ASSIGN_OR_RETURN(LoadPlan plan, MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+  ASSIGN_OR_RETURN(LoadPlan plan,
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
 
   BytesByDevice need = plan.need();
   if (spec.eject_models.value_or(true)) {
     for (const auto& [device, bytes] : registry_->IdleBytes({})) {
-      if (auto found = need.find(device); found != need.end()) found->second = std::max<int64_t>(0, found->second - bytes);
+      if (auto found = need.find(device); found != need.end())
+        found->second = std::max<int64_t>(0, found->second - bytes);
     }
   }
   const absl::Status fits = ledger_->Check(need, FreeNow());
@@ -143,11 +151,13 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   result.family = plan.family;
   result.fits = fits.ok();
   result.reason = fits.message();
-  for (ComponentLoadPlan& component : plan.components) result.placement.push_back(std::move(component.placement));
+  for (ComponentLoadPlan& component : plan.components)
+    result.placement.push_back(std::move(component.placement));
   return result;
 }
 
-absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenPtr& cancel, const Progress& progress) {
+absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenPtr& cancel,
+                                        const Progress& progress) {
   PhaseTimer timer(observer_, progress);
   RETURN_IF_ERROR(cancel->Check());
   timer.Begin("open");
@@ -157,14 +167,16 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   timer.Begin("detect");
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   timer.Begin("plan");
-  ASSIGN_OR_RETURN(LoadPlan plan, MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+  ASSIGN_OR_RETURN(LoadPlan plan,
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
   RETURN_IF_ERROR(cancel->Check());
 
   LoadResult result;
   result.family = plan.family;
   std::vector<std::string> handles;
   for (const ComponentLoadPlan& component : plan.components) {
-    ASSIGN_OR_RETURN(std::string handle, ComponentHandle(component.kind, *fingerprint, component.fields));
+    ASSIGN_OR_RETURN(std::string handle,
+                     ComponentHandle(component.kind, *fingerprint, component.identity));
     handles.push_back(std::move(handle));
     std::string* const by_kind[] = {&result.model, &result.clip, &result.vae};
     *by_kind[static_cast<size_t>(component.kind)] = handles.back();
@@ -176,9 +188,11 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
 
   const int64_t lease = spec.lease_seconds.value_or(0);
   for (const std::string& handle : handles) {
-    registry_->SetLease(handle, lease > 0 ? absl::Now() + absl::Seconds(lease) : absl::InfiniteFuture());
+    registry_->SetLease(handle,
+                        lease > 0 ? absl::Now() + absl::Seconds(lease) : absl::InfiniteFuture());
     const auto component = registry_->FindReady(handle);
-    if (component == nullptr) return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
+    if (component == nullptr)
+      return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
     result.placement.push_back(component->placement);
   }
   timer.Observe(result.family);
@@ -186,8 +200,9 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   return result;
 }
 
-absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles, const CancelTokenPtr& cancel,
-                                 const Progress& progress, PhaseTimer& timer) {
+absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
+                                 const CancelTokenPtr& cancel, const Progress& progress,
+                                 PhaseTimer& timer) {
   // Equal loads are one: components that are there already stay as they are.
   std::vector<size_t> missing;
   BytesByDevice need;
@@ -200,7 +215,9 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
   }
   RETURN_IF_ERROR(ledger_->Check(need, FreeNow()));  // all or nothing, before the first byte moves
 
-  for (size_t i : missing) registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family, cancel);
+  for (size_t i : missing)
+    registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family,
+                            cancel);
   std::vector<std::shared_ptr<LoadedComponent>> placed;
   absl::Cleanup abandon = [&] {
     placed.clear();  // frees the weights before the handles go
@@ -214,7 +231,8 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
     const auto on_bytes = [&](int64_t done) {
       if (progress) progress({"weights", before + done, total});
     };
-    ASSIGN_OR_RETURN(auto component, Place(plan, std::move(plan.components[i]), handles[i], *cancel, on_bytes));
+    ASSIGN_OR_RETURN(auto component,
+                     Place(plan, std::move(plan.components[i]), handles[i], *cancel, on_bytes));
     placed.push_back(std::move(component));
     before += bytes;
   }
@@ -224,9 +242,9 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(const LoadPlan& plan, ComponentLoadPlan component,
-                                                               const std::string& handle, const CancelToken& cancel,
-                                                               const std::function<void(int64_t)>& on_bytes) {
+absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
+    const LoadPlan& plan, ComponentLoadPlan component, const std::string& handle,
+    const CancelToken& cancel, const std::function<void(int64_t)>& on_bytes) {
   auto loaded = std::make_shared<LoadedComponent>();
   loaded->kind = component.kind;
   loaded->base_handle = handle;
@@ -235,10 +253,12 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(const LoadPlan& p
   loaded->file = plan.file;
   loaded->placement = std::move(component.placement);
   loaded->placement.blocks.clear();
+  loaded->fields = std::move(component.fields);
   loaded->component = std::move(component.component);
-  ASSIGN_OR_RETURN(loaded->reservation,
-                   ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"), component.need,
-                                    FreeNow()));
+  ASSIGN_OR_RETURN(
+      loaded->reservation,
+      ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"),
+                       component.need, FreeNow()));
   RETURN_IF_ERROR(PlaceWeights(*plan.file, component.targets, meter_, cancel, on_bytes));
 
   const BytesByDevice measured = loaded->component->store().StoredBytes(devices_.devices());
@@ -247,9 +267,11 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(const LoadPlan& p
   if (error > kMaxPlanError) {
     std::string table;
     for (const DeviceBytes& d : loaded->placement.devices) {
-      absl::StrAppend(&table, "; ", d.device, ": planned ", d.planned_bytes, ", measured ", d.measured_bytes, " bytes");
+      absl::StrAppend(&table, "; ", d.device, ": planned ", d.planned_bytes, ", measured ",
+                      d.measured_bytes, " bytes");
     }
-    return absl::InternalError(absl::StrCat(loaded->placement.component, " is not placed as planned", table));
+    return absl::InternalError(
+        absl::StrCat(loaded->placement.component, " is not placed as planned", table));
   }
   loaded->reservation.Commit(measured);
   return loaded;

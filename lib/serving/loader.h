@@ -1,4 +1,5 @@
-// Loads checkpoints: the steps of "The life of a LoadCheckpoint" (architecture), one checkpoint at a time.
+// Loads checkpoints: the steps of "The life of a LoadCheckpoint" (architecture), one checkpoint at
+// a time.
 #ifndef LIB_SERVING_LOADER_H_
 #define LIB_SERVING_LOADER_H_
 
@@ -20,32 +21,35 @@
 
 namespace distorch {
 
-// What it is given must outlive it. Plan and ListCheckpoints may be called from any thread, Load from one at a time.
+// What it is given must outlive it. Plan and ListCheckpoints may be called from any thread, Load
+// from one at a time.
 class Loader {
  public:
   using Progress = std::function<void(const LoadProgress&)>;
 
-  Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger, Registry* registry,
-         TransferMeter* meter, Observer* observer);
+  Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
+         Registry* registry, TransferMeter* meter, Observer* observer);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
   // Reads headers only. `fits` counts what eject_models would free.
   absl::StatusOr<CheckpointPlan> Plan(const LoadSpec& spec) const;
 
-  // Loads what of the checkpoint's components is not loaded with these fields yet, and returns all handles. After an
-  // error nothing of it stays allocated; what eject_models evicted stays evicted.
-  absl::StatusOr<LoadResult> Load(const LoadSpec& spec, const CancelTokenPtr& cancel, const Progress& progress);
+  // Loads what of the checkpoint's components is not loaded with these fields yet, and returns all
+  // handles. After an error nothing of it stays allocated; what eject_models evicted stays evicted.
+  absl::StatusOr<LoadResult> Load(const LoadSpec& spec, const CancelTokenPtr& cancel,
+                                  const Progress& progress);
 
  private:
   class PhaseTimer;
 
   BytesByDevice FreeNow() const;
-  absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles, const CancelTokenPtr& cancel,
-                           const Progress& progress, PhaseTimer& timer);
-  absl::StatusOr<std::shared_ptr<LoadedComponent>> Place(const LoadPlan& plan, ComponentLoadPlan component,
-                                                         const std::string& handle, const CancelToken& cancel,
-                                                         const std::function<void(int64_t)>& on_bytes);
+  absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
+                           const CancelTokenPtr& cancel, const Progress& progress,
+                           PhaseTimer& timer);
+  absl::StatusOr<std::shared_ptr<LoadedComponent>> Place(
+      const LoadPlan& plan, ComponentLoadPlan component, const std::string& handle,
+      const CancelToken& cancel, const std::function<void(int64_t)>& on_bytes);
 
   const ModelFolders& folders_;
   const DeviceManager& devices_;
@@ -55,8 +59,10 @@ class Loader {
   Observer* const observer_;
 };
 
-// "model-0123456789abcdef": names a component by its content, so that equal loads have equal handles on every replica.
-absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint, std::string_view fields);
+// "model-0123456789abcdef": names a component by its content, so that equal loads have equal
+// handles on every replica.
+absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint,
+                                            std::string_view identity);
 
 }  // namespace distorch
 

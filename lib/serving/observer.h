@@ -10,7 +10,8 @@ namespace distorch {
 class Observer {
  public:
   virtual ~Observer() = default;
-  // A phase of a load ("load_open", "load_weights", …) or of an inference ("queue", "text", "sample", "step", "decode", "encode") ended.
+  // A phase of a load ("load_open", "load_weights", …) or of an inference ("queue", "text",
+  // "sample", "step", "decode", "encode") ended.
   virtual void PhaseDone(std::string_view phase, std::string_view family, double seconds) {
     (void)phase, (void)family, (void)seconds;
   }

@@ -35,17 +35,20 @@ PhaseRunner::PhaseRunner(const std::vector<DeviceId>& devices, int queue_limit, 
 PhaseRunner::~PhaseRunner() {
   {
     absl::MutexLock lock(&mutex_);
-    for (const CancelTokenPtr& cancel : active_) cancel->Cancel(absl::CancelledError("the server is shutting down"));
+    for (const CancelTokenPtr& cancel : active_)
+      cancel->Cancel(absl::CancelledError("the server is shutting down"));
     const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty(); };
     mutex_.Await(absl::Condition(&idle));
   }
   executors_.clear();  // joins while the mutex still exists
 }
 
-int PhaseRunner::queue_length(const DeviceId& device) const { return executors_.at(device)->queue_length(); }
+int PhaseRunner::queue_length(const DeviceId& device) const {
+  return executors_.at(device)->queue_length();
+}
 
-void PhaseRunner::Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel, PhaseStarted started,
-                      Finished done) {
+void PhaseRunner::Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel,
+                      PhaseStarted started, Finished done) {
   auto request = std::make_shared<Request>();
   request->family = std::move(family);
   request->phases = std::move(phases);
@@ -80,12 +83,15 @@ void PhaseRunner::RunCurrent(std::shared_ptr<Request> request) {
     return;
   }
   request->queued_at = Clock::now();
-  executors_.at(request->phases[request->current].device)->PostAdmitted([this, request] { RunCurrent(request); });
+  executors_.at(request->phases[request->current].device)->PostAdmitted([this, request] {
+    RunCurrent(request);
+  });
 }
 
 void PhaseRunner::Finish(Request& request, const absl::Status& status) {
   if (status.ok()) observer_->PhaseDone("queue", request.family, request.seconds["queue"]);
-  request.phases.clear();  // drops the pins before the client hears of the end: it may unload at once
+  request.phases
+      .clear();  // drops the pins before the client hears of the end: it may unload at once
   request.done(status, request.seconds);
   request.done = nullptr;
   absl::MutexLock lock(&mutex_);

@@ -34,7 +34,8 @@ struct Phase {
 class PhaseRunner {
  public:
   // `done` hears OK after the last phase, or the first error; then `seconds` has what was run.
-  using Finished = absl::AnyInvocable<void(const absl::Status& status, const PhaseSeconds& seconds)>;
+  using Finished =
+      absl::AnyInvocable<void(const absl::Status& status, const PhaseSeconds& seconds)>;
   using PhaseStarted = std::function<void(std::string_view name)>;
 
   // `observer` must outlive it.
@@ -42,9 +43,10 @@ class PhaseRunner {
   // Cancels every request and waits for their ends.
   ~PhaseRunner();
 
-  // Admits the request, or tells `done` RESOURCE_EXHAUSTED at once when the first phase's queue is full. `cancel` is checked
-  // before each phase. `family` is for the observer.
-  void Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel, PhaseStarted started, Finished done);
+  // Admits the request, or tells `done` RESOURCE_EXHAUSTED at once when the first phase's queue is
+  // full. `cancel` is checked before each phase. `family` is for the observer.
+  void Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel,
+           PhaseStarted started, Finished done);
 
   int queue_length(const DeviceId& device) const;
 

@@ -12,7 +12,8 @@ namespace distorch {
 namespace {
 
 absl::Status Stale(const std::string& handle) {
-  return absl::NotFoundError(absl::StrCat("handle \"", handle, "\" is not loaded (unloaded, or never was)"));
+  return absl::NotFoundError(
+      absl::StrCat("handle \"", handle, "\" is not loaded (unloaded, or never was)"));
 }
 
 }  // namespace
@@ -50,8 +51,8 @@ Pin::~Pin() {
   if (registry_ != nullptr) registry_->Unpin(handle_, cancel_);
 }
 
-absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string& handle, ComponentKind kind,
-                                      CancelTokenPtr cancel) {
+absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string& handle,
+                                      ComponentKind kind, CancelTokenPtr cancel) {
   absl::MutexLock lock(&mutex_);
   auto found = entries_.find(handle);
   if (found == entries_.end() || found->second.state == State::kUnloading) {
@@ -60,11 +61,13 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
   }
   Entry& entry = found->second;
   if (entry.kind != kind) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ": \"", handle, "\" is a ", ComponentKindName(entry.kind),
-                                                   " handle, expected a ", ComponentKindName(kind), " handle"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": \"", handle, "\" is a ", ComponentKindName(entry.kind),
+                     " handle, expected a ", ComponentKindName(kind), " handle"));
   }
   if (entry.state == State::kLoading) {
-    return absl::FailedPreconditionError(absl::StrCat(field, ": \"", handle, "\" is still loading"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(field, ": \"", handle, "\" is still loading"));
   }
   entry.users.insert(cancel);
   Pin pin;
@@ -89,10 +92,13 @@ std::shared_ptr<const LoadedComponent> Registry::FindReady(const std::string& ha
   return found->second.component;
 }
 
-void Registry::BeginLoading(const std::string& handle, ComponentKind kind, const std::string& ckpt_name,
-                            const std::string& family, CancelTokenPtr cancel) {
+void Registry::BeginLoading(const std::string& handle, ComponentKind kind,
+                            const std::string& ckpt_name, const std::string& family,
+                            CancelTokenPtr cancel) {
   absl::MutexLock lock(&mutex_);
-  const auto is_gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !entries_.contains(handle); };
+  const auto is_gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !entries_.contains(handle);
+  };
   mutex_.Await(absl::Condition(&is_gone));
   Entry& entry = entries_[handle];
   entry.kind = kind;
@@ -105,7 +111,8 @@ void Registry::Publish(std::shared_ptr<const LoadedComponent> component) {
   absl::MutexLock lock(&mutex_);
   Entry& entry = entries_.at(component->base_handle);
   entry.users.clear();
-  // Somebody may be unloading it by force already: then it stays so, and goes as soon as it is seen here.
+  // Somebody may be unloading it by force already: then it stays so, and goes as soon as it is seen
+  // here.
   if (entry.state == State::kLoading) entry.state = State::kReady;
   entry.component = std::move(component);
 }
@@ -119,7 +126,8 @@ void Registry::Abandon(const std::string& handle) {
 }
 
 absl::Status Registry::Alias(const std::string& clip, const std::string& alias, int stop_at_layer) {
-  ASSIGN_OR_RETURN(const Pin pin, Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
+  ASSIGN_OR_RETURN(const Pin pin,
+                   Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
   absl::MutexLock lock(&mutex_);
   Entry entry = entries_.at(clip);
   entry.users.clear();
@@ -131,7 +139,8 @@ absl::Status Registry::Alias(const std::string& clip, const std::string& alias, 
 
 void Registry::SetLease(const std::string& handle, absl::Time expiry) {
   absl::MutexLock lock(&mutex_);
-  if (auto found = entries_.find(handle); found != entries_.end()) found->second.lease_expiry = expiry;
+  if (auto found = entries_.find(handle); found != entries_.end())
+    found->second.lease_expiry = expiry;
 }
 
 absl::Status Registry::CheckClosable(const std::vector<std::string>& handles, bool force) const {
@@ -141,7 +150,8 @@ absl::Status Registry::CheckClosable(const std::vector<std::string>& handles, bo
     if (!force && !found->second.users.empty()) {
       return absl::FailedPreconditionError(
           found->second.state == State::kLoading
-              ? absl::StrCat("handle \"", handle, "\" is still loading; unload with force to cancel the load")
+              ? absl::StrCat("handle \"", handle,
+                             "\" is still loading; unload with force to cancel the load")
               : absl::StrCat("handle \"", handle, "\" is in use by ", found->second.users.size(),
                              " request(s); unload with force to end them"));
     }
@@ -161,14 +171,16 @@ UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
   UnloadReceipt receipt;
   for (const std::string& handle : handles) {
     Entry& entry = entries_.at(handle);
-    mutex_.Await(absl::Condition(+[](Entry* e) { return e->users.empty(); }, &entry));
+    mutex_.Await(absl::Condition(
+        +[](Entry* e) { return e->users.empty(); }, &entry));
     if (entry.component != nullptr) closed.insert(entry.component);
     entries_.erase(handle);
     ++receipt.handles_closed;
   }
   for (const auto& component : closed) {
-    const bool shared = std::any_of(entries_.begin(), entries_.end(),
-                                    [&](const auto& entry) { return entry.second.component == component; });
+    const bool shared = std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) {
+      return entry.second.component == component;
+    });
     if (shared) continue;
     for (const DeviceBytes& device : component->placement.devices) {
       receipt.freed_bytes[device.device] += device.measured_bytes;
@@ -224,7 +236,8 @@ BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep) const {
   const std::vector<std::string> idle = IdleHandles(keep);
   const std::set<std::string> closing(idle.begin(), idle.end());
   std::set<std::shared_ptr<const LoadedComponent>> freed, kept;
-  for (const auto& [handle, entry] : entries_) (closing.contains(handle) ? freed : kept).insert(entry.component);
+  for (const auto& [handle, entry] : entries_)
+    (closing.contains(handle) ? freed : kept).insert(entry.component);
   BytesByDevice bytes;
   for (const auto& component : freed) {
     if (kept.contains(component)) continue;
@@ -257,7 +270,9 @@ std::vector<ModelInfo> Registry::List() const {
     info.kind = ComponentKindName(entry.kind);
     info.ckpt_name = entry.ckpt_name;
     info.family = entry.family;
-    info.state = entry.state == State::kLoading ? "LOADING" : entry.state == State::kReady ? "READY" : "UNLOADING";
+    info.state = entry.state == State::kLoading ? "LOADING"
+                 : entry.state == State::kReady ? "READY"
+                                                : "UNLOADING";
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
     if (entry.component != nullptr) info.devices = entry.component->placement.devices;
     models.push_back(std::move(info));

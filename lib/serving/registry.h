@@ -1,9 +1,11 @@
 // The registry of loaded components under their handles.
 //
-// A handle names one component ("model", "clip" or "vae") of one checkpoint, loaded with given fields. Its life:
+// A handle names one component ("model", "clip" or "vae") of one checkpoint, loaded with given
+// fields. Its life:
 //   LOADING ──> READY ──> UNLOADING ──> gone
 //      └────────────────────────────────^ (a load that failed or was cancelled)
-// Requests pin what they use. Several handles may share one component (clip skip): its memory goes with the last.
+// Requests pin what they use. Several handles may share one component (clip skip): its memory goes
+// with the last.
 #ifndef LIB_SERVING_REGISTRY_H_
 #define LIB_SERVING_REGISTRY_H_
 
@@ -40,11 +42,16 @@ struct LoadedComponent {
   std::shared_ptr<const CheckpointFile> file;  // the weights' TensorInfos point into its index
   std::unique_ptr<nn::Component> component;
   ComponentPlacement placement;
+  LoaderFields fields;  // of the node, those that concern this component
   Reservation reservation;
 
   // Of the type that `kind` says.
-  const models::DiffusionModel& model() const { return static_cast<const models::DiffusionModel&>(*component); }
-  const text::TextEncoder& clip() const { return static_cast<const text::TextEncoder&>(*component); }
+  const models::DiffusionModel& model() const {
+    return static_cast<const models::DiffusionModel&>(*component);
+  }
+  const text::TextEncoder& clip() const {
+    return static_cast<const text::TextEncoder&>(*component);
+  }
   const models::VaeModel& vae() const { return static_cast<const models::VaeModel&>(*component); }
 };
 
@@ -75,31 +82,37 @@ class Pin {
 // Thread-safe.
 class Registry {
  public:
-  // Pins `handle` for a request that `cancel` stops. NOT_FOUND for a stale or unknown handle, FAILED_PRECONDITION while
-  // it is loading, INVALID_ARGUMENT (naming `field`) for a handle of another kind.
+  // Pins `handle` for a request that `cancel` stops. NOT_FOUND for a stale or unknown handle,
+  // FAILED_PRECONDITION while it is loading, INVALID_ARGUMENT (naming `field`) for a handle of
+  // another kind.
   absl::StatusOr<Pin> Acquire(std::string_view field, const std::string& handle, ComponentKind kind,
                               CancelTokenPtr cancel) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The component of a READY handle, else null.
-  std::shared_ptr<const LoadedComponent> FindReady(const std::string& handle) const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<const LoadedComponent> FindReady(const std::string& handle) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A load's side: the handle appears as LOADING, then Publish makes it READY or Abandon removes it. `cancel` stops the
-  // load. Waits for an unloading of the same handle to end.
+  // A load's side: the handle appears as LOADING, then Publish makes it READY or Abandon removes
+  // it. `cancel` stops the load. Waits for an unloading of the same handle to end.
   void BeginLoading(const std::string& handle, ComponentKind kind, const std::string& ckpt_name,
                     const std::string& family, CancelTokenPtr cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   void Publish(std::shared_ptr<const LoadedComponent> component) ABSL_LOCKS_EXCLUDED(mutex_);
   void Abandon(const std::string& handle) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Another READY handle for the component of `clip` (SetClipSkip). NOT_FOUND as Acquire.
-  absl::Status Alias(const std::string& clip, const std::string& alias, int stop_at_layer) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Alias(const std::string& clip, const std::string& alias, int stop_at_layer)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles are ignored.
+  // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles
+  // are ignored.
   void SetLease(const std::string& handle, absl::Time expiry) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Closes `handles` (all or none): they become UNLOADING and stale at once. Handles in use: FAILED_PRECONDITION, or with
-  // `force` their requests and loads are cancelled with ABORTED. Blocks until the pins are gone. An unknown handle is
-  // NOT_FOUND. The receipt counts what was really freed: components without another handle.
-  absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Closes `handles` (all or none): they become UNLOADING and stale at once. Handles in use:
+  // FAILED_PRECONDITION, or with `force` their requests and loads are cancelled with ABORTED.
+  // Blocks until the pins are gone. An unknown handle is NOT_FOUND. The receipt counts what was
+  // really freed: components without another handle.
+  absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // All handles but those still loading (unless `force`); in use only with `force`.
   absl::StatusOr<UnloadReceipt> CloseAll(bool force) ABSL_LOCKS_EXCLUDED(mutex_);
   // The idle ones not in `keep`; never fails.
@@ -127,9 +140,12 @@ class Registry {
   void Unpin(const std::string& handle, const CancelTokenPtr& cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckClosable(const std::vector<std::string>& handles, bool force) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  UnloadReceipt CloseLocked(const std::vector<std::string>& handles) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::vector<std::string> IdleHandles(const std::set<std::string>& keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::vector<std::string> HandlesMatching(bool (*matches)(const Entry&)) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  UnloadReceipt CloseLocked(const std::vector<std::string>& handles)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::string> IdleHandles(const std::set<std::string>& keep) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::string> HandlesMatching(bool (*matches)(const Entry&)) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);

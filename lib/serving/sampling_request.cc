@@ -16,9 +16,11 @@ constexpr double kMaxCfg = 1000;  // far above any use; keeps float32 finite
 
 }  // namespace
 
-absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options, const std::vector<double>& sigmas) {
+absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options,
+                                                  const std::vector<double>& sigmas) {
   if (!std::isfinite(options.cfg) || options.cfg < 0 || options.cfg > kMaxCfg) {
-    return absl::InvalidArgumentError(absl::StrCat("cfg: ", options.cfg, " is out of range; allowed: 0 to ", kMaxCfg));
+    return absl::InvalidArgumentError(
+        absl::StrCat("cfg: ", options.cfg, " is out of range; allowed: 0 to ", kMaxCfg));
   }
   sampling::SampleArgs args;
   args.seed = options.seed;
@@ -35,24 +37,27 @@ absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options
   return args;
 }
 
-pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_every, const models::LatentFormat& format,
-                                   Observer* observer, const std::string& family) {
-  auto last = std::make_shared<std::chrono::steady_clock::time_point>(std::chrono::steady_clock::now());
-  return [=, progress = callbacks.progress, &format](int step, int steps, const at::Tensor& denoised) {
-    const auto now = std::chrono::steady_clock::now();
-    StepProgress event;
-    event.step = step;
-    event.steps = steps;
-    event.seconds = std::chrono::duration<double>(now - *last).count();
-    *last = now;
-    observer->PhaseDone("step", family, event.seconds);
-    if (!progress) return;
-    if (preview_every > 0 && step % preview_every == 0 && step < steps) {
-      auto png = EncodePng(pipeline::LatentPreview(denoised, format), {});
-      if (png.ok()) event.preview_png = *std::move(png);  // a preview is never worth a request
-    }
-    progress(event);
-  };
+pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_every,
+                                   const models::LatentFormat& format, Observer* observer,
+                                   const std::string& family) {
+  auto last =
+      std::make_shared<std::chrono::steady_clock::time_point>(std::chrono::steady_clock::now());
+  return
+      [=, progress = callbacks.progress, &format](int step, int steps, const at::Tensor& denoised) {
+        const auto now = std::chrono::steady_clock::now();
+        StepProgress event;
+        event.step = step;
+        event.steps = steps;
+        event.seconds = std::chrono::duration<double>(now - *last).count();
+        *last = now;
+        observer->PhaseDone("step", family, event.seconds);
+        if (!progress) return;
+        if (preview_every > 0 && step % preview_every == 0 && step < steps) {
+          auto png = EncodePng(pipeline::LatentPreview(denoised, format), {});
+          if (png.ok()) event.preview_png = *std::move(png);  // a preview is never worth a request
+        }
+        progress(event);
+      };
 }
 
 }  // namespace distorch

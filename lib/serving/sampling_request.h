@@ -13,13 +13,16 @@
 
 namespace distorch {
 
-// INVALID_ARGUMENT naming the field: steps, denoise, cfg, sampler_name, scheduler, start_step, end_step, sigmas.
-absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options, const std::vector<double>& sigmas);
+// INVALID_ARGUMENT naming the field: steps, denoise, cfg, sampler_name, scheduler, start_step,
+// end_step, sigmas.
+absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options,
+                                                  const std::vector<double>& sigmas);
 
-// Tells `callbacks` (and `observer`, as phase "step") of each step with its time, and with a preview every `preview_every`
-// steps (0: never). `format` and `observer` must outlive the result.
-pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_every, const models::LatentFormat& format,
-                                   Observer* observer, const std::string& family);
+// Tells `callbacks` (and `observer`, as phase "step") of each step with its time, and with a
+// preview every `preview_every` steps (0: never). `format` and `observer` must outlive the result.
+pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_every,
+                                   const models::LatentFormat& format, Observer* observer,
+                                   const std::string& family);
 
 }  // namespace distorch
 

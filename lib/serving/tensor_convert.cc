@@ -20,20 +20,26 @@ absl::Status Bad(std::string_view field, std::string_view problem) {
 
 absl::Status CheckShape(std::string_view field, const HostTensor& tensor, size_t rank) {
   if (tensor.shape.size() != rank) {
-    return Bad(field, absl::StrCat("shape is ", ShapeString(tensor.shape), ", expected ", rank, " dimensions"));
+    return Bad(field, absl::StrCat("shape is ", ShapeString(tensor.shape), ", expected ", rank,
+                                   " dimensions"));
   }
   uint64_t bytes = DTypeSize(tensor.dtype);
   for (int64_t dim : tensor.shape) {
-    if (dim < 1) return Bad(field, absl::StrCat("shape is ", ShapeString(tensor.shape), ", expected dimensions of 1 or more"));
-    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dim), &bytes)) return Bad(field, "shape overflows");
+    if (dim < 1)
+      return Bad(field, absl::StrCat("shape is ", ShapeString(tensor.shape),
+                                     ", expected dimensions of 1 or more"));
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dim), &bytes))
+      return Bad(field, "shape overflows");
   }
   if (bytes == tensor.data.size()) return absl::OkStatus();
-  return Bad(field, absl::StrCat("data has ", tensor.data.size(), " bytes, but shape ", ShapeString(tensor.shape), " of ",
-                                 DTypeName(tensor.dtype), " needs ", bytes));
+  return Bad(field, absl::StrCat("data has ", tensor.data.size(), " bytes, but shape ",
+                                 ShapeString(tensor.shape), " of ", DTypeName(tensor.dtype),
+                                 " needs ", bytes));
 }
 
 // Converts an optional part of a conditioning.
-absl::Status Convert(const std::string& field, const std::optional<HostTensor>& from, size_t rank, at::Tensor* to) {
+absl::Status Convert(const std::string& field, const std::optional<HostTensor>& from, size_t rank,
+                     at::Tensor* to) {
   if (!from) return absl::OkStatus();
   ASSIGN_OR_RETURN(*to, ToTorch(field, *from, rank));
   return absl::OkStatus();
@@ -44,11 +50,13 @@ absl::Status Convert(const std::string& field, const std::optional<HostTensor>& 
 absl::StatusOr<at::Tensor> ToTorch(std::string_view field, const HostTensor& tensor, size_t rank) {
   RETURN_IF_ERROR(CheckShape(field, tensor, rank));
   if (!IsFloating(tensor.dtype)) {
-    return Bad(field, absl::StrCat("dtype is ", DTypeName(tensor.dtype), ", expected a floating-point type"));
+    return Bad(field, absl::StrCat("dtype is ", DTypeName(tensor.dtype),
+                                   ", expected a floating-point type"));
   }
   return RunTorchOr<at::Tensor>([&]() -> absl::StatusOr<at::Tensor> {
-    const at::Tensor view = at::from_blob(const_cast<char*>(tensor.data.data()), tensor.shape,  // only read
-                                          at::TensorOptions().dtype(ToScalarType(tensor.dtype)));
+    const at::Tensor view =
+        at::from_blob(const_cast<char*>(tensor.data.data()), tensor.shape,  // only read
+                      at::TensorOptions().dtype(ToScalarType(tensor.dtype)));
     at::Tensor copy = at::empty(tensor.shape, at::kFloat).copy_(view);
     if (!at::isfinite(copy).all().item<bool>()) return Bad(field, "has values that are not finite");
     return copy;
@@ -64,16 +72,20 @@ HostTensor FromTorch(const at::Tensor& tensor) {
   return result;
 }
 
-absl::StatusOr<text::Conditioning> ToTorch(std::string_view field, const HostConditioning& conditioning) {
+absl::StatusOr<text::Conditioning> ToTorch(std::string_view field,
+                                           const HostConditioning& conditioning) {
   text::Conditioning result;
   const auto name = [&](std::string_view part) { return absl::StrCat(field, ".", part); };
-  ASSIGN_OR_RETURN(result.cross_attention, ToTorch(name("cross_attention"), conditioning.cross_attention, 3));
+  ASSIGN_OR_RETURN(result.cross_attention,
+                   ToTorch(name("cross_attention"), conditioning.cross_attention, 3));
   RETURN_IF_ERROR(Convert(name("pooled"), conditioning.pooled, 2, &result.pooled));
-  RETURN_IF_ERROR(Convert(name("attention_mask"), conditioning.attention_mask, 2, &result.attention_mask));
+  RETURN_IF_ERROR(
+      Convert(name("attention_mask"), conditioning.attention_mask, 2, &result.attention_mask));
   RETURN_IF_ERROR(Convert(name("concat"), conditioning.concat, 4, &result.concat));
   if (const auto& size = conditioning.size) {
-    result.size = text::SizeConditioning{size->width,        size->height,        size->crop_w,         size->crop_h,
-                                         size->target_width, size->target_height, size->aesthetic_score};
+    result.size = text::SizeConditioning{
+        size->width,        size->height,        size->crop_w,         size->crop_h,
+        size->target_width, size->target_height, size->aesthetic_score};
   }
   result.guidance = conditioning.guidance;
   return result;
@@ -89,8 +101,9 @@ HostConditioning FromTorch(const text::Conditioning& conditioning) {
   result.attention_mask = convert(conditioning.attention_mask);
   result.concat = convert(conditioning.concat);
   if (const auto& size = conditioning.size) {
-    result.size = HostSizeConditioning{size->width,        size->height,        size->crop_w,         size->crop_h,
-                                       size->target_width, size->target_height, size->aesthetic_score};
+    result.size = HostSizeConditioning{
+        size->width,        size->height,        size->crop_w,         size->crop_h,
+        size->target_width, size->target_height, size->aesthetic_score};
   }
   result.guidance = conditioning.guidance;
   return result;

@@ -37,7 +37,7 @@ void CheckChunks(std::string_view prompt, int pad_token) {
     const auto end = std::find_if(chunk.rbegin(), chunk.rend(), [&](const Token& t) {
       return t != Token{pad_token, 1.0};
     });
-    Require(pad_token == ClipTokenizer::kEnd || *end == Token(ClipTokenizer::kEnd, 1.0));
+    Require(pad_token == ClipTokenizer::kEnd || *end == Token{ClipTokenizer::kEnd, 1.0});
   }
 }
 

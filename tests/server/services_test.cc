@@ -2,7 +2,6 @@
 #include <grpcpp/client_context.h>
 
 #include <atomic>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -484,7 +483,7 @@ TEST_F(ServicesTest, ManyClientsAtOnce) {
   EXPECT_EQ(good, 8 * 20 * 2);
 }
 
-class SmallReceiveTest : public ServerFixture {};
+using SmallReceiveTest = ServerFixture;
 
 TEST_F(SmallReceiveTest, LargerRequestsAreRefused) {
   Options options = WithoutMetrics();

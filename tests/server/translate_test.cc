@@ -266,9 +266,8 @@ TEST(TranslateSampleTest, ConditioningByValueOrById) {
   *request.mutable_latent() = Floats({1, 1, 1, 2}, {0, 1});
   EXPECT_THAT(MessageOf(ToSampleSpec(request)), HasSubstr("positive: is required"));
   request.set_positive_id("cond-1");
-  EXPECT_THAT(MessageOf(ToSampleSpec(request)),
-              HasSubstr("negative: is required unless options.cfg is 1"));
-  request.mutable_options()->set_cfg(1);
+  EXPECT_THAT(MessageOf(ToSampleSpec(request)), HasSubstr("negative: is required"));
+  request.set_negative_id("cond-2");
   absl::StatusOr<SampleSpec> spec = ToSampleSpec(request);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->positive.id, "cond-1");

@@ -31,7 +31,8 @@ class CoreClient {
 
   absl::StatusOr<LoadResult> Load(const LoadSpec& spec, CancelTokenPtr cancel = NoCancel(),
                                   std::function<void(const LoadProgress&)> progress = nullptr) {
-    return Await<LoadResult>([&](auto done) { core_->LoadCheckpoint(spec, cancel, progress, std::move(done)); });
+    return Await<LoadResult>(
+        [&](auto done) { core_->LoadCheckpoint(spec, cancel, progress, std::move(done)); });
   }
   absl::StatusOr<UnloadReceipt> Unload(const UnloadSpec& spec) {
     return Await<UnloadReceipt>([&](auto done) { core_->Unload(spec, std::move(done)); });
@@ -42,24 +43,29 @@ class CoreClient {
     return Unload(spec);
   }
   absl::StatusOr<EncodeTextResult> EncodeText(const EncodeTextSpec& spec) {
-    return Await<EncodeTextResult>([&](auto done) { core_->EncodeText(spec, NoCancel(), std::move(done)); });
+    return Await<EncodeTextResult>(
+        [&](auto done) { core_->EncodeText(spec, NoCancel(), std::move(done)); });
   }
   absl::StatusOr<HostTensor> Sample(const SampleSpec& spec, CancelTokenPtr cancel = NoCancel(),
                                     InferCallbacks callbacks = {}) {
-    return Await<HostTensor>([&](auto done) { core_->Sample(spec, cancel, callbacks, std::move(done)); });
+    return Await<HostTensor>(
+        [&](auto done) { core_->Sample(spec, cancel, callbacks, std::move(done)); });
   }
   absl::StatusOr<HostTensor> Denoise(const DenoiseSpec& spec) {
     return Await<HostTensor>([&](auto done) { core_->Denoise(spec, NoCancel(), std::move(done)); });
   }
   absl::StatusOr<DecodeLatentResult> Decode(const DecodeLatentSpec& spec) {
-    return Await<DecodeLatentResult>([&](auto done) { core_->DecodeLatent(spec, NoCancel(), std::move(done)); });
+    return Await<DecodeLatentResult>(
+        [&](auto done) { core_->DecodeLatent(spec, NoCancel(), std::move(done)); });
   }
   absl::StatusOr<HostTensor> EncodeImage(const EncodeImageSpec& spec) {
-    return Await<HostTensor>([&](auto done) { core_->EncodeImage(spec, NoCancel(), std::move(done)); });
+    return Await<HostTensor>(
+        [&](auto done) { core_->EncodeImage(spec, NoCancel(), std::move(done)); });
   }
   absl::StatusOr<InferResult> Infer(const InferSpec& spec, CancelTokenPtr cancel = NoCancel(),
                                     InferCallbacks callbacks = {}) {
-    return Await<InferResult>([&](auto done) { core_->Infer(spec, cancel, callbacks, std::move(done)); });
+    return Await<InferResult>(
+        [&](auto done) { core_->Infer(spec, cancel, callbacks, std::move(done)); });
   }
 
  private:

@@ -44,7 +44,8 @@ HostTensor GoldenCase::Expected(const std::string& name) const {
 double RelativeError(const HostTensor& actual, const HostTensor& expected) {
   constexpr double kNothingAlike = std::numeric_limits<double>::infinity();
   if (actual.shape.size() != expected.shape.size() || expected.shape.empty()) return kNothingAlike;
-  if (!std::equal(expected.shape.begin(), expected.shape.end() - 1, actual.shape.begin())) return kNothingAlike;
+  if (!std::equal(expected.shape.begin(), expected.shape.end() - 1, actual.shape.begin()))
+    return kNothingAlike;
   const auto width = static_cast<size_t>(expected.shape.back());
   const auto actual_width = static_cast<size_t>(actual.shape.back());
   if (actual_width < width) return kNothingAlike;

@@ -26,8 +26,8 @@ class GoldenCase {
   std::shared_ptr<const CheckpointFile> expected_;
 };
 
-// max |actual - expected| / max |expected|, over float32 tensors; infinity when the shapes differ or a value is not
-// finite. A last dimension longer than the expected one is cut to it.
+// max |actual - expected| / max |expected|, over float32 tensors; infinity when the shapes differ
+// or a value is not finite. A last dimension longer than the expected one is cut to it.
 double RelativeError(const HostTensor& actual, const HostTensor& expected);
 
 }  // namespace distorch

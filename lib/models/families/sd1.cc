@@ -21,12 +21,12 @@ constexpr KeyRule kKeys[] = {
     {"first_stage_model.", "first_stage_model."},
 };
 
-// Without a mask, the reference's inpainting models see a mask of ones over a blank picture. These are that picture's latent
-// values (mid-grey through the published VAE, scaled).
+// Without a mask, the reference's inpainting models see a mask of ones over a blank picture. These
+// are that picture's latent values (mid-grey through the published VAE, scaled).
 const std::vector<float> kBlankInpaint = {1.0f, 0.8223f, -0.6876f, 0.6364f, 0.1380f};
 
-// The number of input channels, or 0 when the UNet is not one of SD1's: no class embedding, convolutions around the
-// transformers (SD2's and SDXL's are linear).
+// The number of input channels, or 0 when the UNet is not one of SD1's: no class embedding,
+// convolutions around the transformers (SD2's and SDXL's are linear).
 int64_t Sd1InputChannels(const NamedTensors& tensors) {
   auto first = tensors.find("diffusion_model.input_blocks.0.0.weight");
   auto proj = tensors.find("diffusion_model.input_blocks.1.1.proj_in.weight");
@@ -40,14 +40,15 @@ absl::StatusOr<std::unique_ptr<DiffusionModel>> BuildUNet(const NamedTensors& te
   ASSIGN_OR_RETURN(const nn::UNetConfig config, ReadUNetConfig(tensors, kHeads, 0));
   std::vector<float> blank;
   if (config.in_channels != kLatentChannels) blank = kBlankInpaint;
-  return std::make_unique<UNetModel>(&tensors, Sd1LatentFormat(), sampling::ModelSampling({}), config,
-                                     std::move(blank));
+  return std::make_unique<UNetModel>(&tensors, Sd1LatentFormat(), sampling::ModelSampling({}),
+                                     config, std::move(blank));
 }
 
 absl::StatusOr<std::unique_ptr<text::TextEncoder>> BuildClip(const NamedTensors& tensors) {
   if (!HasPrefix(tensors, "clip_l.transformer.")) return nullptr;
-  ASSIGN_OR_RETURN(const nn::ClipTextConfig config, ReadClipTextConfig(tensors, "clip_l.transformer.",
-                                                                       nn::ClipTextConfig::Activation::kQuickGelu));
+  ASSIGN_OR_RETURN(const nn::ClipTextConfig config,
+                   ReadClipTextConfig(tensors, "clip_l.transformer.",
+                                      nn::ClipTextConfig::Activation::kQuickGelu));
   return std::make_unique<text::ClipLTextEncoder>(&tensors, config);
 }
 
@@ -63,7 +64,8 @@ const ModelFamily& Sd1Family() {
   static constexpr ModelFamily kFamily = {
       .name = "sd1",
       .keys = kKeys,
-      .matches = [](const NamedTensors& tensors) { return Sd1InputChannels(tensors) == kLatentChannels; },
+      .matches =
+          [](const NamedTensors& tensors) { return Sd1InputChannels(tensors) == kLatentChannels; },
       .build_unet = BuildUNet,
       .build_clip = BuildClip,
       .build_vae = BuildVae,
@@ -75,7 +77,10 @@ const ModelFamily& Sd1InpaintFamily() {
   static constexpr ModelFamily kFamily = {
       .name = "sd1_inpaint",
       .keys = kKeys,
-      .matches = [](const NamedTensors& tensors) { return Sd1InputChannels(tensors) == 2 * kLatentChannels + 1; },
+      .matches =
+          [](const NamedTensors& tensors) {
+            return Sd1InputChannels(tensors) == 2 * kLatentChannels + 1;
+          },
       .build_unet = BuildUNet,
       .build_clip = BuildClip,
       .build_vae = BuildVae,

@@ -1,4 +1,5 @@
-// Stable Diffusion 1.x (Rombach et al., 2022): CLIP-L, a UNet with 8 heads per attention, epsilon prediction.
+// Stable Diffusion 1.x (Rombach et al., 2022): CLIP-L, a UNet with 8 heads per attention, epsilon
+// prediction.
 #ifndef LIB_MODELS_FAMILIES_SD1_H_
 #define LIB_MODELS_FAMILIES_SD1_H_
 

@@ -211,19 +211,14 @@ TEST(PlannerTest, WhatTheQuotasLeaveGoesToCompute) {
   EXPECT_EQ(plan.block_count, (std::vector<int>{2, 7, 0, 1}));  // cuda:2 is not named
 }
 
-// A quota on a device of 64 GiB moves in steps of 6.5 MiB in the reference, up or down.
+// The reference gives a device of 64 GiB quotas in steps of 6.5 MiB: 1,503 MiB become 0.0229 of it.
 TEST(PlannerTest, OnlyReferenceModeRoundsQuotas) {
   const std::vector<Block> blocks = EqualBlocks(2000, kMiB);
-  for (const int asked : {1498, 1503}) {
-    const AllocationFields fields{
-        .compute_device = "cuda:0",
-        .expert_mode_allocations = absl::StrCat("cpu,", asked, "mb;cuda:0,*")};
-    EXPECT_EQ(PlanOf(blocks, fields, TwoDevices()).block_count,
-              (std::vector<int>{2000 - asked, asked}));
-    // 0.0229 of 65,536 MiB.
-    EXPECT_EQ(PlanOf(blocks, fields, TwoDevices(), {.mode = PlannerMode::kReference}).block_count,
-              (std::vector<int>{500, 1500}));
-  }
+  const AllocationFields fields{.compute_device = "cuda:0",
+                                .expert_mode_allocations = "cpu,1503mb;cuda:0,*"};
+  EXPECT_EQ(PlanOf(blocks, fields, TwoDevices()).block_count, (std::vector<int>{497, 1503}));
+  EXPECT_EQ(PlanOf(blocks, fields, TwoDevices(), {.mode = PlannerMode::kReference}).block_count,
+            (std::vector<int>{500, 1500}));
 }
 
 TEST(PlannerTest, DonorsFillInTheOrderWritten) {

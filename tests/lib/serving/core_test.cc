@@ -1,4 +1,5 @@
-// The core as the server uses it: loads, handles, errors that leave nothing behind, cancellation, flat memory.
+// The core as the server uses it: loads, handles, errors that leave nothing behind, cancellation,
+// flat memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -115,12 +116,15 @@ TEST_F(CoreTest, MeasuresWhatItPlannedAndFreesWhatItMeasured) {
   }
   // The simulated allocators count for themselves.
   for (const DeviceInfo& device : Core().ListDevices()) {
-    if (device.name != "cpu") EXPECT_EQ(device.total_bytes - device.free_bytes, measured[device.name]) << device.name;
+    if (device.name != "cpu") {
+      EXPECT_EQ(device.total_bytes - device.free_bytes, measured[device.name]) << device.name;
+    }
     EXPECT_EQ(device.weights_bytes, measured[device.name]) << device.name;
   }
   const auto receipt = client_.UnloadAll();
   ASSERT_TRUE(receipt.ok());
   EXPECT_EQ(receipt->handles_closed, 3);
+  std::erase_if(measured, [](const auto& entry) { return entry.second == 0; });
   EXPECT_EQ(receipt->freed_bytes, measured);
 }
 
@@ -170,8 +174,11 @@ TEST_F(CoreTest, RefusesWhatIsNoCheckpoint) {
 
 TEST_F(CoreTest, RefusesALoraAndAnUnknownLayout) {
   ASSERT_TRUE(WriteSafetensors(OddFiles() + "/lora.safetensors",
-                               {{"lora_unet_down.lora_down.weight", DType::kF32, {1}, {}}}).ok());
-  ASSERT_TRUE(WriteSafetensors(OddFiles() + "/other.safetensors", {{"layers.0.weight", DType::kF32, {1}, {}}}).ok());
+                               {{"lora_unet_down.lora_down.weight", DType::kF32, {1}, {}}})
+                  .ok());
+  ASSERT_TRUE(WriteSafetensors(OddFiles() + "/other.safetensors",
+                               {{"layers.0.weight", DType::kF32, {1}, {}}})
+                  .ok());
   LoadSpec spec;
   spec.ckpt_name = "lora.safetensors";
   ExpectLoadError(spec, absl::StatusCode::kInvalidArgument, "LoRA");
@@ -185,13 +192,20 @@ TEST_F(CoreTest, NamesTheFieldThatIsWrong) {
     change(spec);
     return spec;
   };
-  ExpectLoadError(with([](LoadSpec& s) { s.unet_compute_device = "cuda:7"; }), absl::StatusCode::kInvalidArgument, "unet_compute_device");
-  ExpectLoadError(with([](LoadSpec& s) { s.unet_expert_mode_allocations = "cuda:0,7x"; }), absl::StatusCode::kInvalidArgument, "cuda:0,7x");
-  ExpectLoadError(with([](LoadSpec& s) { s.clip_virtual_vram_gb = -1; }), absl::StatusCode::kInvalidArgument, "clip_virtual_vram_gb");
-  ExpectLoadError(with([](LoadSpec& s) { s.vae_device = "nowhere"; }), absl::StatusCode::kInvalidArgument, "vae_device");
-  ExpectLoadError(with([](LoadSpec& s) { s.weight_dtype = "fp4"; }), absl::StatusCode::kInvalidArgument, "weight_dtype");
-  ExpectLoadError(with([](LoadSpec& s) { s.lease_seconds = -1; }), absl::StatusCode::kInvalidArgument, "lease_seconds");
-  ExpectLoadError(with([](LoadSpec& s) { s.ckpt_name = "../etc/passwd"; }), absl::StatusCode::kInvalidArgument, "ckpt_name");
+  ExpectLoadError(with([](LoadSpec& s) { s.unet_compute_device = "cuda:7"; }),
+                  absl::StatusCode::kInvalidArgument, "unet_compute_device");
+  ExpectLoadError(with([](LoadSpec& s) { s.unet_expert_mode_allocations = "cuda:0,7x"; }),
+                  absl::StatusCode::kInvalidArgument, "cuda:0,7x");
+  ExpectLoadError(with([](LoadSpec& s) { s.clip_virtual_vram_gb = -1; }),
+                  absl::StatusCode::kInvalidArgument, "clip_virtual_vram_gb");
+  ExpectLoadError(with([](LoadSpec& s) { s.vae_device = "nowhere"; }),
+                  absl::StatusCode::kInvalidArgument, "vae_device");
+  ExpectLoadError(with([](LoadSpec& s) { s.weight_dtype = "fp4"; }),
+                  absl::StatusCode::kInvalidArgument, "weight_dtype");
+  ExpectLoadError(with([](LoadSpec& s) { s.lease_seconds = -1; }),
+                  absl::StatusCode::kInvalidArgument, "lease_seconds");
+  ExpectLoadError(with([](LoadSpec& s) { s.ckpt_name = "../etc/passwd"; }),
+                  absl::StatusCode::kInvalidArgument, "ckpt_name");
 }
 
 TEST_F(CoreTest, SaysWhoHoldsWhatWhenItDoesNotFit) {
@@ -207,7 +221,8 @@ TEST_F(CoreTest, SaysWhoHoldsWhatWhenItDoesNotFit) {
 TEST_F(CoreTest, ACancelledLoadLeavesNothing) {
   auto cancel = std::make_shared<CancelToken>();
   const auto loaded = client_.Load(DemoSpec(), cancel, [&](const LoadProgress& progress) {
-    if (progress.phase == "weights" && progress.bytes_done > 0) cancel->Cancel(absl::CancelledError("by the test"));
+    if (progress.phase == "weights" && progress.bytes_done > 0)
+      cancel->Cancel(absl::CancelledError("by the test"));
   });
   EXPECT_EQ(loaded.status().code(), absl::StatusCode::kCancelled) << loaded.status();
   EXPECT_TRUE(Core().ListModels().empty());
@@ -239,10 +254,11 @@ TEST_F(CoreTest, ForcedUnloadAbortsWhatRuns) {
   };
   absl::Notification ended;
   absl::Status status;
-  Core().Infer(spec, std::make_shared<CancelToken>(), callbacks, [&](absl::StatusOr<InferResult> result) {
-    status = result.status();
-    ended.Notify();
-  });
+  Core().Infer(spec, std::make_shared<CancelToken>(), callbacks,
+               [&](absl::StatusOr<InferResult> result) {
+                 status = result.status();
+                 ended.Notify();
+               });
   running.WaitForNotification();
   UnloadSpec unload;
   unload.handles = {loaded.model};
@@ -299,7 +315,8 @@ int64_t ResidentBytes() {
 
 TEST_F(CoreTest, HundredLoadsLeaveMemoryFlat) {
   constexpr int kWarmUp = 5, kCycles = 100;
-  constexpr int64_t kAllowedGrowth = 16 << 20;  // far below one checkpoint's 26 MB, let alone a hundred
+  constexpr int64_t kAllowedGrowth =
+      16 << 20;  // far below one checkpoint's 26 MB, let alone a hundred
   int64_t before = 0;
   for (int i = 0; i < kWarmUp + kCycles; ++i) {
     if (i == kWarmUp) before = ResidentBytes();

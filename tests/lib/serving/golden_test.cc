@@ -1,5 +1,6 @@
-// The reference's results for whole small checkpoints, through the core: on the CPU, and on splits over simulated devices,
-// where float32 must give the same bits. One list of families; adding one adds its name here.
+// The reference's results for whole small checkpoints, through the core: on the CPU, and on splits
+// over simulated devices, where float32 must give the same bits. One list of families; adding one
+// adds its name here.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -17,7 +18,8 @@ namespace distorch {
 namespace {
 
 // Relative to the largest magnitude (tests/golden/README.md).
-constexpr double kTextTolerance = 1e-5, kDenoisedTolerance = 2e-5, kVaeTolerance = 5e-5, kSampleTolerance = 2e-4;
+constexpr double kTextTolerance = 1e-5, kDenoisedTolerance = 2e-5, kVaeTolerance = 5e-5,
+                 kSampleTolerance = 2e-4;
 
 const std::string kCacheDir = DISTORCH_GOLDEN_CACHE;
 
@@ -40,7 +42,8 @@ struct PlacementCase {
 const PlacementCase kPlacements[] = {
     {"cpu", "cpu", "cpu", "cpu", "", ""},
     {"one", "cuda:0", "cuda:0", "cuda:0", "cuda:0,100%", "cuda:0,100%"},
-    {"three", "cuda:0", "cuda:1", "cuda:1", "cuda:0,40%;cuda:1,30%;cpu,30%", "cuda:0,20%;cuda:1,50%;cpu,30%"},
+    {"three", "cuda:0", "cuda:1", "cuda:1", "cuda:0,40%;cuda:1,30%;cpu,30%",
+     "cuda:0,20%;cuda:1,50%;cpu,30%"},
 };
 
 LoadSpec SpecFor(const std::string& ckpt_name, const PlacementCase& placement) {
@@ -57,7 +60,8 @@ LoadSpec SpecFor(const std::string& ckpt_name, const PlacementCase& placement) {
 // Everything a family's cases ask for, by the name of the expected tensor.
 class Outputs {
  public:
-  Outputs(const GoldenCase& golden, const LoadResult& loaded) : golden_(golden), loaded_(loaded), client_(&Core()) {
+  Outputs(const GoldenCase& golden, const LoadResult& loaded)
+      : golden_(golden), loaded_(loaded), client_(&Core()) {
     EncodePrompts();
     Denoise();
     RunVae();
@@ -77,7 +81,8 @@ class Outputs {
     const auto& prompts = golden_.cases()["prompts"];
     for (size_t i = 0; i < prompts.size(); ++i) {
       const std::string n = std::to_string(i);
-      EncodeTextResult result = Value("cond." + n, client_.EncodeText({loaded_.clip, prompts[i]["text"]}));
+      EncodeTextResult result =
+          Value("cond." + n, client_.EncodeText({loaded_.clip, prompts[i]["text"]}));
       ids_.push_back(result.conditioning_id);
       conditionings_.push_back(result.conditioning);
       outputs_["cond." + n] = result.conditioning.cross_attention;
@@ -86,7 +91,8 @@ class Outputs {
     if (!golden_.Has("cond.clip_skip2")) return;
     const std::string skipped = Value("clip_skip2", Core().SetClipSkip(loaded_.clip, -2));
     outputs_["cond.clip_skip2"] =
-        Value("clip_skip2", client_.EncodeText({skipped, prompts[0]["text"]})).conditioning.cross_attention;
+        Value("clip_skip2", client_.EncodeText({skipped, prompts[0]["text"]}))
+            .conditioning.cross_attention;
   }
 
   void Denoise() {
@@ -140,7 +146,8 @@ class Outputs {
     spec.options.denoise = item["denoise"];
     if (item.contains("start_step")) spec.options.start_step = item["start_step"].get<int>();
     if (item.contains("last_step")) spec.options.end_step = item["last_step"].get<int>();
-    if (item.contains("force_full_denoise")) spec.options.force_full_denoise = item["force_full_denoise"].get<bool>();
+    if (item.contains("force_full_denoise"))
+      spec.options.force_full_denoise = item["force_full_denoise"].get<bool>();
     if (item.contains("image") && item["image"].is_string()) {
       spec.latent = golden_.Expected(item["image"]);
     } else {
@@ -187,7 +194,8 @@ TEST_P(FamilyGoldenTest, EqualsTheReferenceOnEveryPlacementAndPlacementsAgreeBit
       if (!golden.Has(name)) continue;
       EXPECT_LE(RelativeError(actual, golden.Expected(name)), ToleranceOf(name)) << name;
       if (first.contains(name)) {
-        EXPECT_EQ(actual.data, first[name].data) << name << " differs from placement " << kPlacements[0].name;
+        EXPECT_EQ(actual.data, first[name].data)
+            << name << " differs from placement " << kPlacements[0].name;
       }
     }
     if (first.empty()) first = outputs.all();
@@ -195,7 +203,8 @@ TEST_P(FamilyGoldenTest, EqualsTheReferenceOnEveryPlacementAndPlacementsAgreeBit
   ASSERT_TRUE(client.UnloadAll().ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest, testing::Values("sd1", "sd1_inpaint", "sd15_full"),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest,
+                         testing::Values("sd1", "sd1_inpaint", "sd15_full"),
                          [](const auto& info) { return std::string(info.param); });
 
 // The checkpoint of deploy/demo, as the quick start uses it.
@@ -211,14 +220,16 @@ TEST(DemoTest, DrawsTheReferencesPicture) {
     const auto positive = client.EncodeText({loaded->clip, item["prompt"]});
     const auto negative = client.EncodeText({loaded->clip, item["negative"]});
     ASSERT_TRUE(positive.ok() && negative.ok());
-    EXPECT_LE(RelativeError(positive->conditioning.cross_attention, golden.Expected("cond." + n)), kTextTolerance);
+    EXPECT_LE(RelativeError(positive->conditioning.cross_attention, golden.Expected("cond." + n)),
+              kTextTolerance);
 
     SampleSpec sample;
     sample.model = loaded->model;
     sample.positive.id = positive->conditioning_id;
     sample.negative.id = negative->conditioning_id;
     sample.latent.shape = {1, 4, item["height"].get<int>() / 8, item["width"].get<int>() / 8};
-    sample.latent.data.assign(static_cast<size_t>(4 * sample.latent.shape[2] * sample.latent.shape[3]) * 4, '\0');
+    sample.latent.data.assign(
+        static_cast<size_t>(4 * sample.latent.shape[2] * sample.latent.shape[3]) * 4, '\0');
     sample.options.seed = item["seed"];
     sample.options.steps = item["steps"];
     sample.options.cfg = item["cfg"];
