@@ -106,18 +106,18 @@ count_tests() {
 }
 
 run_stage() {
-  local name=$1 log=$LOGS/$1.log start=$SECONDS status tests=
+  local name=$1 log=$LOGS/$1.log start=$SECONDS status test_count=
   say "$name"
   (set -e; "stage_$name") >"$log" 2>&1 </dev/null
   status=$?
   count_tests "$log"
-  [ $((counted_passed + counted_failed)) = 0 ] || tests=", $counted_passed of $((counted_passed + counted_failed)) tests"
+  [ $((counted_passed + counted_failed)) = 0 ] || test_count=", $counted_passed of $((counted_passed + counted_failed)) tests"
   if [ "$status" = 0 ]; then
     passed=$((passed + 1))
-    summary+=("$(printf 'passed  %-14s %5d s%s' "$name" $((SECONDS - start)) "$tests")")
+    summary+=("$(printf 'passed  %-14s %5d s%s' "$name" $((SECONDS - start)) "$test_count")")
   else
     failed=$((failed + 1))
-    summary+=("$(printf 'FAILED  %-14s %5d s%s' "$name" $((SECONDS - start)) "$tests")")
+    summary+=("$(printf 'FAILED  %-14s %5d s%s' "$name" $((SECONDS - start)) "$test_count")")
     tail -n 150 "$log"
   fi
   echo "${summary[-1]}"
