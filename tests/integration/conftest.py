@@ -1,0 +1,57 @@
+"""The real programs: a daemon on free ports over simulated devices, and distorchctl against it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
+
+
+class Daemon:
+    def __init__(self, folder, *flags):
+        ports = folder / "ports.json"
+        self.log = open(folder / "daemon.log", "w+")
+        self.process = subprocess.Popen(
+            [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+             f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
+             "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
+            stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 60
+        while not ports.exists():
+            assert self.process.poll() is None, self.read_log()
+            assert time.monotonic() < deadline, "not serving after a minute"
+            time.sleep(0.05)  # the file's appearance is the only sign there is
+        self.ports = json.loads(ports.read_text())
+        self.address = f"127.0.0.1:{self.ports['grpc']}"
+
+    def read_log(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()
+
+    def ctl(self, *args):
+        return subprocess.run([BIN / "distorchctl", f"--address={self.address}", "--json", *args],
+                              capture_output=True, text=True, timeout=300)
+
+    def ctl_json(self, *args):
+        result = self.ctl(*args)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    running = Daemon(tmp_path)
+    yield running
+    running.stop()
