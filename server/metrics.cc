@@ -85,6 +85,7 @@ void AppendModels(const std::vector<ModelInfo>& models, std::vector<MetricFamily
   std::map<std::tuple<std::string, std::string, std::string>, int64_t> bytes;
   for (const ModelInfo& model : models) {
     ++states[model.state];
+    if (model.shares_weights) continue;
     const std::string component = model.kind == "model" ? "unet" : model.kind;
     for (const DeviceBytes& device : model.devices) {
       bytes[{model.ckpt_name, component, device.device}] += device.measured_bytes;

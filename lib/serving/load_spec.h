@@ -100,6 +100,7 @@ struct ModelInfo {
   std::string state;  // "LOADING", "READY", "UNLOADING"
   int in_use = 0;
   std::vector<DeviceBytes> devices;
+  bool shares_weights = false;  // with a handle listed before it, whose devices are the same bytes
 };
 
 struct UnloadSpec {

@@ -264,6 +264,7 @@ std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep
 std::vector<ModelInfo> Registry::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<ModelInfo> models;
+  std::set<const LoadedComponent*> listed;
   for (const auto& [handle, entry] : entries_) {
     ModelInfo info;
     info.handle = handle;
@@ -274,7 +275,10 @@ std::vector<ModelInfo> Registry::List() const {
                  : entry.state == State::kReady ? "READY"
                                                 : "UNLOADING";
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
-    if (entry.component != nullptr) info.devices = entry.component->placement.devices;
+    if (entry.component != nullptr) {
+      info.devices = entry.component->placement.devices;
+      info.shares_weights = !listed.insert(entry.component.get()).second;
+    }
     models.push_back(std::move(info));
   }
   return models;

@@ -54,6 +54,7 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
   core.models = {
       {"m1", "model", "a.safetensors", "sd1", "READY", 0, {{"cuda:0", 8, 7, 1}, {"cpu", 3, 2, 1}}},
       {"c1", "clip", "a.safetensors", "sd1", "READY", 0, {{"cpu", 5, 5, 1}}},
+      {"c2", "clip", "a.safetensors", "sd1", "READY", 0, {{"cpu", 5, 5, 1}}, true},
       {"m2", "model", "a.safetensors", "sd1", "LOADING", 0, {{"cuda:0", 1, 1, 1}}}};
   core.links = {{"cpu", "cuda:0", 11, 0.5, true}, {"cpu", "cuda:0", 4, 0.25, false}};
   const std::string text = Scrape();
@@ -67,7 +68,7 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
            "4\n",
            "distorchd_device_memory_bytes{device=\"cpu\",uuid=\"\",kind=\"free\"} 900\n",
            "distorchd_queue_length{device=\"cuda:0\"} 3\n",
-           "distorchd_models{state=\"READY\"} 2\n",
+           "distorchd_models{state=\"READY\"} 3\n",
            "distorchd_models{state=\"LOADING\"} 1\n",
            "distorchd_models{state=\"UNLOADING\"} 0\n",
            "distorchd_component_bytes{model=\"a.safetensors\",component=\"unet\",device=\"cuda:0\"}"

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <memory>
@@ -273,11 +274,18 @@ TEST_F(CoreTest, ClipSkipSharesTheEncoderAndOutlivesIt) {
   const LoadResult loaded = LoadDemo();
   const auto skipped = Core().SetClipSkip(loaded.clip, -2);
   ASSERT_TRUE(skipped.ok()) << skipped.status();
+  const auto sharing = [&] {
+    const std::vector<ModelInfo> models = Core().ListModels();
+    return std::count_if(models.begin(), models.end(),
+                         [](const ModelInfo& model) { return model.shares_weights; });
+  };
+  EXPECT_EQ(sharing(), 1);
   UnloadSpec unload;
   unload.handles = {loaded.clip};
   const auto receipt = client_.Unload(unload);
   ASSERT_TRUE(receipt.ok());
   EXPECT_TRUE(receipt->freed_bytes.empty());
+  EXPECT_EQ(sharing(), 0);
   EXPECT_TRUE(client_.EncodeText({*skipped, "a"}).ok());
   EXPECT_EQ(client_.EncodeText({loaded.clip, "a"}).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Core().SetClipSkip(*skipped, 0).status().code(), absl::StatusCode::kInvalidArgument);
