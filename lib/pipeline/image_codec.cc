@@ -159,6 +159,20 @@ absl::Status CheckText(std::string_view keyword, std::string_view text) {
 constexpr size_t kMaxTextBytes = 8 << 20;  // of one chunk, inflated
 constexpr int kMaxTextChunks = 16;         // what comes after is skipped
 
+// libpng takes memory for a whole chunk as soon as it has read the length: every chunk must lie in
+// the file.
+absl::Status CheckChunkLengths(std::string_view png) {
+  constexpr size_t kSignature = 8, kFraming = 12;  // length, type and CRC
+  png.remove_prefix(std::min(kSignature, png.size()));
+  while (png.size() >= kFraming) {
+    const size_t length = png_get_uint_32(reinterpret_cast<png_const_bytep>(png.data()));
+    if (length > png.size() - kFraming) break;
+    if (png.substr(4, 4) == "IEND") return absl::OkStatus();
+    png.remove_prefix(length + kFraming);
+  }
+  return absl::InvalidArgumentError("not a readable PNG: the file ends early");
+}
+
 struct Header {
   png_uint_32 width = 0, height = 0;
   int bit_depth = 0, color_type = 0;
@@ -176,6 +190,7 @@ class PngReader {
 
   absl::StatusOr<DecodedPng> Read(int64_t max_pixels) {
     if (info_ == nullptr) return absl::ResourceExhaustedError("no memory for the PNG reader");
+    RETURN_IF_ERROR(CheckChunkLengths(source_));
     RETURN_IF_ERROR(ReadHeader(max_pixels));
     DecodedPng decoded;
     ASSIGN_OR_RETURN(decoded.image, ReadPixels());

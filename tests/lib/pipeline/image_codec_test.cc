@@ -227,6 +227,12 @@ TEST(MalformedPng, HugeDimensions) {
   EXPECT_THAT(MessageOf(Png(Header(8192, 8192, 8, 2), lines)), HasSubstr("cannot hold"));
 }
 
+TEST(MalformedPng, AChunkLongerThanTheFileTakesNoMemory) {
+  std::string png = Png(Header(1, 1, 8, 0), std::string(2, '\0'), Chunk("zTXt", "text"));
+  png.replace(png.find("zTXt") - 4, 4, BigEndian32(0x6C00000F));
+  EXPECT_THAT(MessageOf(png), HasSubstr("ends early"));
+}
+
 TEST(MalformedPng, MoreThanTheCallersLimit) {
   const std::string png = EncodePng(Gradient(8, 8, 3), {}).value();
   EXPECT_TRUE(DecodePng(png, 64).ok());

@@ -46,7 +46,8 @@ TEST(ClipTokenizerGolden, AllPromptsGiveTheReferencesChunks) {
 }
 
 TEST(ClipTokenizerGolden, PromptsOfTheSmallCheckpointAreBitEqual) {
-  for (const auto& prompt : ReadGolden("sd1/cases.json")["prompts"]) {
+  const nlohmann::json golden = ReadGolden("sd1/cases.json");
+  for (const auto& prompt : golden["prompts"]) {
     SCOPED_TRACE(prompt["text"]);
     EXPECT_EQ(Clip().Tokenize(prompt["text"].get<std::string>()),
               ChunksFromJson(prompt["tokens"]["l"]));
