@@ -25,9 +25,6 @@ enum class CharClass { kSpace, kLetter, kNumber, kOther };
 
 CharClass Classify(UChar32 c) {
   if (u_isUWhiteSpace(c)) return CharClass::kSpace;
-  // The reference's pattern ignores case, and the combining iota's other case is a letter.
-  constexpr UChar32 kCombiningIota = 0x345;
-  if (c == kCombiningIota) return CharClass::kLetter;
   const uint32_t category = U_MASK(u_charType(c));
   if (category & U_GC_L_MASK) return CharClass::kLetter;
   if (category & U_GC_N_MASK) return CharClass::kNumber;
@@ -47,7 +44,7 @@ size_t ContractionLength(std::string_view text) {
   for (std::string_view contraction : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
     if (absl::StartsWith(text, contraction)) return contraction.size();
   }
-  // Ignoring case, the long s is an s.
+  // The reference's pattern ignores case, and the long s is an s to it.
   constexpr std::string_view kLongS = "'\u017F";
   return absl::StartsWith(text, kLongS) ? kLongS.size() : 0;
 }
