@@ -40,10 +40,6 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
 
 Reservation::~Reservation() { Release(); }
 
-void Reservation::AddAllocated(const DeviceId& device, int64_t bytes) {
-  if (ledger_ != nullptr) ledger_->AddAllocated(id_, device, bytes);
-}
-
 void Reservation::Commit(const BytesByDevice& measured) {
   if (ledger_ != nullptr) ledger_->Commit(id_, measured);
 }
@@ -79,12 +75,6 @@ std::map<DeviceId, Ledger::DeviceUse> Ledger::Use() const {
   return use;
 }
 
-void Ledger::AddAllocated(uint64_t id, const DeviceId& device, int64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  const auto it = entries_.find(id);
-  if (it != entries_.end()) it->second.allocated[device] += bytes;
-}
-
 void Ledger::Commit(uint64_t id, const BytesByDevice& measured) {
   absl::MutexLock lock(&mutex_);
   const auto it = entries_.find(id);
@@ -107,18 +97,10 @@ BytesByDevice Ledger::Bytes(uint64_t id) const {
 Ledger::DeviceState Ledger::State(const DeviceMemory& device, const BytesByDevice& free_now) const {
   DeviceState state;
   for (const auto& [id, entry] : entries_) {
-    const int64_t bytes = BytesOn(entry.bytes, device.device);
-    if (entry.committed) {
-      state.use.weights_bytes += bytes;
-      continue;
-    }
-    state.use.reserved_bytes += bytes;
-    state.pending_bytes +=
-        bytes - std::clamp<int64_t>(BytesOn(entry.allocated, device.device), 0, bytes);
+    int64_t& kind = entry.committed ? state.use.weights_bytes : state.use.reserved_bytes;
+    kind += BytesOn(entry.bytes, device.device);
   }
-  const int64_t allocated =
-      state.use.weights_bytes + state.use.reserved_bytes - state.pending_bytes;
-  state.free_bytes = std::max<int64_t>(0, device.total_bytes - allocated);
+  state.free_bytes = std::max<int64_t>(0, device.total_bytes - state.use.weights_bytes);
   if (const auto it = free_now.find(device.device); it != free_now.end()) {
     state.free_bytes = std::min(state.free_bytes, it->second);
   }
@@ -146,9 +128,7 @@ std::string Ledger::Holders(const DeviceMemory& device, const DeviceState& state
   }
   if (rest > 0)
     parts.push_back(absl::StrCat(FormatBytes(rest), " ", holders.size() - kHoldersShown, " more"));
-  const int64_t allocated =
-      state.use.weights_bytes + state.use.reserved_bytes - state.pending_bytes;
-  const int64_t others = device.total_bytes - allocated - state.free_bytes;
+  const int64_t others = device.total_bytes - state.use.weights_bytes - state.free_bytes;
   if (others > 0) parts.push_back(absl::StrCat(FormatBytes(others), " not weights of this server"));
   return parts.empty() ? "nobody" : absl::StrJoin(parts, ", ");
 }
@@ -167,9 +147,9 @@ absl::Status Ledger::CheckLocked(const BytesByDevice& need, const BytesByDevice&
           absl::StrCat("a need of ", bytes, " bytes on ", id.ToString(), " is negative"));
     }
     const DeviceState state = State(*device, free_now);
-    if (bytes == 0 || bytes <= state.free_bytes - state.pending_bytes) continue;
+    if (bytes == 0 || bytes <= state.free_bytes - state.use.reserved_bytes) continue;
     rows += TableRow(id.ToString(), FormatBytes(bytes), FormatBytes(state.free_bytes),
-                     FormatBytes(state.pending_bytes), Holders(*device, state));
+                     FormatBytes(state.use.reserved_bytes), Holders(*device, state));
   }
   if (rows.empty()) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(

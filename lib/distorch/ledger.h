@@ -29,10 +29,6 @@ class Reservation {
   Reservation& operator=(Reservation&& other) noexcept;
   ~Reservation();
 
-  // Tells that `bytes` more of what is reserved on `device` now exist, and so are missing from what
-  // the device reports as free. Without it a load under way counts twice until it commits, and
-  // others may be refused for nothing.
-  void AddAllocated(const DeviceId& device, int64_t bytes);
   // Turns what is reserved into what is held: `measured` bytes of weights that now really exist.
   void Commit(const BytesByDevice& measured);
   // Gives everything back now.
@@ -60,10 +56,12 @@ class Ledger {
 
   // All or nothing. `free_now` is what each device reports as free at this moment (memory of other
   // processes counts too); a device missing from it counts as free but for what the ledger knows. A
-  // device is refused when its free memory less what is reserved but not yet allocated does not
-  // hold `need`, or when the ledger's sum would pass what it may hold. RESOURCE_EXHAUSTED says for
-  // each device that does not fit what is needed, what is free, and who holds what, as a table.
-  // INVALID_ARGUMENT for an unknown device or a negative need. `holder` is a name for that table.
+  // device is refused when its free memory less what is reserved does not hold `need`, or when the
+  // ledger's sum would pass what it may hold. What a load under way has already allocated counts
+  // twice until it commits, as reserved and as no longer free: the check errs towards refusing.
+  // RESOURCE_EXHAUSTED says for each device that does not fit what is needed, what is free, and who
+  // holds what, as a table. INVALID_ARGUMENT for an unknown device or a negative need. `holder` is
+  // a name for that table.
   absl::StatusOr<Reservation> Reserve(std::string holder, const BytesByDevice& need,
                                       const BytesByDevice& free_now) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -78,17 +76,14 @@ class Ledger {
   struct Entry {
     std::string holder;
     BytesByDevice bytes;
-    BytesByDevice allocated;  // of `bytes`, before Commit
     bool committed = false;
   };
   // What the ledger knows of one device.
   struct DeviceState {
     DeviceUse use;
-    int64_t pending_bytes = 0;  // of use.reserved_bytes, what is not yet allocated
-    int64_t free_bytes = 0;     // now, pending bytes included
+    int64_t free_bytes = 0;  // now; reserved bytes are still among them
   };
 
-  void AddAllocated(uint64_t id, const DeviceId& device, int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   void Commit(uint64_t id, const BytesByDevice& measured) ABSL_LOCKS_EXCLUDED(mutex_);
   void Release(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
   BytesByDevice Bytes(uint64_t id) const ABSL_LOCKS_EXCLUDED(mutex_);
