@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "lib/base/quote.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 
 namespace distorch {
@@ -36,11 +37,6 @@ bool TakeSuffix(std::string_view& text, char suffix) {
   if (!text.ends_with(suffix)) return false;
   text.remove_suffix(1);
   return true;
-}
-
-// `status` with `context` before its message.
-absl::Status Within(std::string_view context, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
 }
 
 absl::StatusOr<DeviceMemory> ParseKnownDevice(std::string_view text,

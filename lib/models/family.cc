@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -72,27 +73,25 @@ std::span<const ModelFamily* const> Families() {
   return kFamilies;
 }
 
-bool HasTensor(const NamedTensors& tensors, std::string_view name) {
-  return tensors.contains(name);
-}
-
 bool HasPrefix(const NamedTensors& tensors, std::string_view prefix) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [&](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
 }
 
-absl::StatusOr<const ModelFamily*> DetectFamily(const TensorIndex& index) {
+absl::StatusOr<Detection> DetectFamily(const TensorIndex& index) {
   for (const ModelFamily* family : Families()) {
-    if (family->matches(MapKeys(index, family->keys))) return family;
+    NamedTensors tensors = MapKeys(index, family->keys);
+    if (family->matches(tensors)) return Detection{family, std::move(tensors)};
   }
   return UnknownLayout(index);
 }
 
 absl::StatusOr<Skeleton> BuildSkeleton(const TensorIndex& index) {
-  Skeleton skeleton;
-  ASSIGN_OR_RETURN(skeleton.family, DetectFamily(index));
   // Only construction reads the map; the slots point into `index` itself.
-  const NamedTensors tensors = MapKeys(index, skeleton.family->keys);
+  ASSIGN_OR_RETURN(const Detection detection, DetectFamily(index));
+  const NamedTensors& tensors = detection.tensors;
+  Skeleton skeleton;
+  skeleton.family = detection.family;
   auto unet = skeleton.family->build_unet(tensors);
   RETURN_IF_ERROR(Judge(unet));
   auto clip = skeleton.family->build_clip(tensors);

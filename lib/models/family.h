@@ -34,8 +34,14 @@ struct ModelFamily {
 // All families, the more specific before the more general.
 std::span<const ModelFamily* const> Families();
 
+// A checkpoint's family, and its tensors under that family's names.
+struct Detection {
+  const ModelFamily* family = nullptr;
+  NamedTensors tensors;
+};
+
 // INVALID_ARGUMENT saying what was seen instead: a LoRA, a VAE alone, an unknown layout.
-absl::StatusOr<const ModelFamily*> DetectFamily(const TensorIndex& index);
+absl::StatusOr<Detection> DetectFamily(const TensorIndex& index);
 
 // A checkpoint's components before any weight is loaded.
 struct Skeleton {
@@ -49,7 +55,6 @@ struct Skeleton {
 absl::StatusOr<Skeleton> BuildSkeleton(const TensorIndex& index);
 
 // Shared by the definitions.
-bool HasTensor(const NamedTensors& tensors, std::string_view name);
 bool HasPrefix(const NamedTensors& tensors, std::string_view prefix);
 
 }  // namespace distorch::models

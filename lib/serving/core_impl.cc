@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/sha256.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 
@@ -34,10 +35,7 @@ absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& op
   std::vector<std::string> folders = options.checkpoint_dirs;
   if (!options.extra_model_paths.empty()) {
     auto extra = ReadExtraModelPaths(options.extra_model_paths);
-    if (!extra.ok()) {
-      return absl::Status(extra.status().code(),
-                          absl::StrCat("--extra_model_paths: ", extra.status().message()));
-    }
+    if (!extra.ok()) return Within("--extra_model_paths", extra.status());
     folders.insert(folders.end(), extra->checkpoints.begin(), extra->checkpoints.end());
   }
   return folders;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
@@ -15,7 +16,6 @@ namespace distorch {
 namespace {
 
 constexpr int kMinSide = 16, kMaxSide = 8192, kMaxBatch = 64;
-constexpr size_t kMaxPromptBytes = 1 << 20;
 
 absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int64_t high) {
   return absl::InvalidArgumentError(
@@ -26,10 +26,7 @@ absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int6
 absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::string& png,
                                          int64_t height, int64_t width) {
   auto decoded = DecodePng(png);
-  if (!decoded.ok()) {
-    return absl::Status(decoded.status().code(),
-                        absl::StrCat(field, ": ", decoded.status().message()));
-  }
+  if (!decoded.ok()) return Within(field, decoded.status());
   return RunTorchOr<at::Tensor>(
       [&] { return pipeline::ResizeCover(pipeline::FromImage8(decoded->image), height, width); });
 }
@@ -59,13 +56,8 @@ absl::Status InferJob::CheckSize() const {
   if (spec_.batch_size < 1 || spec_.batch_size > kMaxBatch) {
     return OutOfRange("batch_size", spec_.batch_size, 1, kMaxBatch);
   }
-  for (const auto& [field, text] :
-       {std::pair{"prompt", &spec_.prompt}, std::pair{"negative_prompt", &spec_.negative_prompt}}) {
-    if (text->size() > kMaxPromptBytes) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          field, ": ", text->size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
-    }
-  }
+  RETURN_IF_ERROR(CheckPrompt("prompt", spec_.prompt));
+  RETURN_IF_ERROR(CheckPrompt("negative_prompt", spec_.negative_prompt));
   if (!spec_.image_format.empty() && spec_.image_format != "png") {
     return absl::InvalidArgumentError(
         absl::StrCat("image_format: \"", spec_.image_format, "\" is not supported; allowed: png"));

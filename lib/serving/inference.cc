@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/sha256.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
@@ -20,7 +21,6 @@ namespace distorch {
 namespace {
 
 constexpr int64_t kConditioningCacheBytes = 256 << 20;
-constexpr size_t kMaxPromptBytes = 1 << 20;
 constexpr int64_t kMaxImageSide = 16384;
 
 // Equal texts on equal encoders have equal ids, whichever replica is asked.
@@ -29,12 +29,6 @@ absl::StatusOr<std::string> ConditioningId(const Pin& clip, const std::string& t
   hash.Update(absl::StrCat(clip.handle(), "\n", clip.stop_at_layer(), "\n", text));
   ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());
   return absl::StrCat("cond-", digest.substr(0, 32));
-}
-
-absl::Status CheckPrompt(std::string_view field, const std::string& text) {
-  if (text.size() <= kMaxPromptBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      field, ": ", text.size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
 }
 
 absl::StatusOr<at::Tensor> ToImages(const EncodeImageSpec& spec, int64_t at_least) {
@@ -47,9 +41,7 @@ absl::StatusOr<at::Tensor> ToImages(const EncodeImageSpec& spec, int64_t at_leas
     }
   } else {
     auto decoded = DecodePng(spec.encoded);
-    if (!decoded.ok())
-      return absl::Status(decoded.status().code(),
-                          absl::StrCat("encoded: ", decoded.status().message()));
+    if (!decoded.ok()) return Within("encoded", decoded.status());
     images = pipeline::FromImage8(decoded->image);
   }
   const int64_t height = images.size(1), width = images.size(2);

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_dtype.h"
 #include "lib/distorch/allocation.h"
@@ -169,16 +170,16 @@ BytesByDevice LoadPlan::need() const {
   return total;
 }
 
+absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& status) {
+  return Within(absl::StrCat("ckpt_name: ", ckpt_name), status);
+}
+
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
                                                                      const std::string& ckpt_name) {
   auto path = folders.Resolve(ckpt_name);
-  if (!path.ok())
-    return absl::Status(path.status().code(), absl::StrCat("ckpt_name: ", path.status().message()));
+  if (!path.ok()) return Within("ckpt_name", path.status());
   auto file = CheckpointFile::Open(*path);
-  if (!file.ok()) {
-    return absl::Status(file.status().code(),
-                        absl::StrCat("ckpt_name: ", ckpt_name, ": ", file.status().message()));
-  }
+  if (!file.ok()) return InCheckpoint(ckpt_name, file.status());
   return file;
 }
 

@@ -36,6 +36,9 @@ struct LoadPlan {
   BytesByDevice need() const;
 };
 
+// `status` as an error of what lies under `ckpt_name`.
+absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& status);
+
 // The steps, each timed by the caller. Each checks what it uses of `spec`; INVALID_ARGUMENT names
 // the field.
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,

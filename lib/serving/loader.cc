@@ -21,11 +21,6 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat("ckpt_name: ", ckpt_name, ": ", status.message()));
-}
-
 absl::StatusOr<models::Skeleton> Detect(const std::string& ckpt_name, const CheckpointFile& file) {
   auto skeleton = models::BuildSkeleton(file.index());
   if (!skeleton.ok()) return InCheckpoint(ckpt_name, skeleton.status());

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 
 namespace distorch {
@@ -56,8 +57,7 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
   absl::MutexLock lock(&mutex_);
   auto found = entries_.find(handle);
   if (found == entries_.end() || found->second.state == State::kUnloading) {
-    absl::Status stale = Stale(handle);
-    return absl::Status(stale.code(), absl::StrCat(field, ": ", stale.message()));
+    return Within(field, Stale(handle));
   }
   Entry& entry = found->second;
   if (entry.kind != kind) {

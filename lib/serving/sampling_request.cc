@@ -13,8 +13,15 @@ namespace distorch {
 namespace {
 
 constexpr double kMaxCfg = 1000;  // far above any use; keeps float32 finite
+constexpr size_t kMaxPromptBytes = 1 << 20;
 
 }  // namespace
+
+absl::Status CheckPrompt(std::string_view field, const std::string& text) {
+  if (text.size() <= kMaxPromptBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, ": ", text.size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
+}
 
 absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options,
                                                   const std::vector<double>& sigmas) {

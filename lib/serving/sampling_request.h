@@ -13,6 +13,9 @@
 
 namespace distorch {
 
+// INVALID_ARGUMENT naming `field` when the text is longer than a prompt may be.
+absl::Status CheckPrompt(std::string_view field, const std::string& text);
+
 // INVALID_ARGUMENT naming the field: steps, denoise, cfg, sampler_name, scheduler, start_step,
 // end_step, sigmas.
 absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options,
