@@ -26,11 +26,13 @@ constexpr int64_t kChunkElements = 512 << 10;
 // Smaller tensors are not worth a mapping.
 constexpr int64_t kOwnMappingBytes = 256 << 10;
 
-// A run of elements of one tensor: the unit of work of a reader.
+// A run of elements of one parameter: the unit of work of a reader.
 struct Chunk {
   const Param* param;
+  const TensorInfo* tensor;  // what is read
+  uint64_t offset;           // of the first byte within it
   at::Tensor* destination;
-  int64_t begin, end;  // elements
+  int64_t begin, end;  // elements of the destination
 };
 
 // Simulated devices live in host memory, too.
@@ -71,14 +73,18 @@ std::span<std::byte> Bytes(const at::Tensor& tensor) {
 
 absl::Status FillChunk(const CheckpointFile& file, const Chunk& chunk) {
   const c10::ScalarType file_type = ToScalarType(chunk.param->file_dtype);
-  const uint64_t offset = static_cast<uint64_t>(chunk.begin) * DTypeSize(chunk.param->file_dtype);
+  const bool transposed = chunk.param->source->transposed;
   const bool host = IsHostMemory(chunk.destination->device());
-  if (host && chunk.destination->scalar_type() == file_type) {
-    return file.Read(*chunk.param->source, offset,
+  if (host && !transposed && chunk.destination->scalar_type() == file_type) {
+    return file.Read(*chunk.tensor, chunk.offset,
                      Bytes(HostView(*chunk.destination, chunk.begin, chunk.end)));
   }
   at::Tensor buffer = at::empty({chunk.end - chunk.begin}, at::TensorOptions().dtype(file_type));
-  RETURN_IF_ERROR(file.Read(*chunk.param->source, offset, Bytes(buffer)));
+  RETURN_IF_ERROR(file.Read(*chunk.tensor, chunk.offset, Bytes(buffer)));
+  if (transposed) {
+    const std::vector<int64_t>& shape = chunk.param->shape;
+    buffer = buffer.view({shape[1], shape[0]}).t().reshape({-1});
+  }
   if (host) {
     HostView(*chunk.destination, chunk.begin, chunk.end).copy_(buffer);
   } else {
@@ -135,17 +141,30 @@ class Work {
   int64_t done_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-std::vector<Chunk> SplitInFileOrder(std::vector<std::pair<const Param*, at::Tensor*>> params) {
-  std::sort(params.begin(), params.end(), [](const auto& a, const auto& b) {
-    return a.first->source->offset < b.first->source->offset;
-  });
-  std::vector<Chunk> chunks;
-  for (const auto& [param, destination] : params) {
-    const int64_t n = param->elements();
-    for (int64_t begin = 0; begin < n; begin += kChunkElements) {
-      chunks.push_back({param, destination, begin, std::min(n, begin + kChunkElements)});
+void AppendChunks(const Param& param, at::Tensor* destination, std::vector<Chunk>* chunks) {
+  int64_t first = 0;  // element of the destination where the piece goes
+  for (const TensorPiece& piece : param.source->pieces) {
+    const int64_t rows = piece.tensor->shape.empty() ? 1 : piece.tensor->shape[0];
+    const int64_t row = rows == 0 ? 0 : piece.tensor->elements() / rows;
+    const int64_t count = piece.rows * row;
+    // A transposed matrix is turned as a whole.
+    const int64_t step = param.source->transposed ? std::max<int64_t>(1, count) : kChunkElements;
+    for (int64_t begin = 0; begin < count; begin += step) {
+      const auto skipped = static_cast<uint64_t>(piece.first_row * row + begin);
+      chunks->push_back({&param, piece.tensor, skipped * DTypeSize(param.file_dtype), destination,
+                         first + begin, first + std::min(count, begin + step)});
     }
+    first += count;
   }
+}
+
+std::vector<Chunk> SplitInFileOrder(
+    const std::vector<std::pair<const Param*, at::Tensor*>>& params) {
+  std::vector<Chunk> chunks;
+  for (const auto& [param, destination] : params) AppendChunks(*param, destination, &chunks);
+  std::sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) {
+    return a.tensor->offset + a.offset < b.tensor->offset + b.offset;
+  });
   return chunks;
 }
 
@@ -180,7 +199,7 @@ absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget
       const std::vector<Param>& params = targets[i].slot->params();
       tensors[i].reserve(params.size());  // pointers to its elements are kept
       for (const Param& param : params) {
-        if (param.source != nullptr) {
+        if (param.source) {
           tensors[i].push_back(Allocate(param, targets[i]));
           to_read.emplace_back(&param, &tensors[i].back());
         } else {
@@ -190,7 +209,7 @@ absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget
         }
       }
     }
-    Work work(SplitInFileOrder(std::move(to_read)), progress);
+    Work work(SplitInFileOrder(to_read), progress);
     RETURN_IF_ERROR(ReadAll(file, &work, cancel));
     for (size_t i = 0; i < targets.size(); ++i) targets[i].slot->Fill(std::move(tensors[i]), meter);
     return absl::OkStatus();

@@ -7,11 +7,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "lib/checkpoint/tensor_index.h"
 #include "lib/device/device_id.h"
+#include "lib/distorch/named_tensor.h"
 #include "lib/distorch/transfer_meter.h"
 
 namespace distorch {
@@ -24,9 +25,9 @@ inline size_t DeviceIndex(const at::Device& device, size_t device_count) {
 
 // One parameter tensor of a slot.
 struct Param {
-  // The tensor's place in the checkpoint; null for a parameter that the file lacks and that is the
+  // Where it is in the checkpoint; absent for a parameter that the file lacks and that is the
   // identity matrix then (CLIP's text projection in SD1 files).
-  const TensorInfo* source = nullptr;
+  std::optional<NamedTensor> source;
   std::vector<int64_t> shape;
   DType file_dtype = DType::kF32;
 

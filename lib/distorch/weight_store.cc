@@ -41,7 +41,7 @@ WeightSlot* WeightStore::Add(const std::string& name, const std::vector<int64_t>
   params.push_back(Declare(absl::StrCat(name, ".weight"), weight_shape, if_missing));
   // A synthesised parameter takes the type of what was declared before it, as it would have in the
   // file.
-  if (params[0].source == nullptr && !slots_.empty())
+  if (!params[0].source && !slots_.empty())
     params[0].file_dtype = slots_.back()->params()[0].file_dtype;
   if (bias_size > 0)
     params.push_back(Declare(absl::StrCat(name, ".bias"), {bias_size}, if_missing));

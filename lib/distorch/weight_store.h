@@ -9,20 +9,14 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "lib/checkpoint/tensor_index.h"
 #include "lib/device/device_id.h"
 #include "lib/distorch/ledger.h"
+#include "lib/distorch/named_tensor.h"
 #include "lib/distorch/planner.h"
 #include "lib/distorch/weight_slot.h"
 
 namespace distorch {
-
-// The checkpoint's tensors under the reference's module names
-// ("diffusion_model.time_embed.0.weight"), whatever the file calls them. Points into a TensorIndex
-// that must outlive it.
-using NamedTensors = absl::flat_hash_map<std::string, const TensorInfo*>;
 
 // How a slot's weights may be missing from the file.
 enum class IfMissing { kError, kIdentity };

@@ -13,7 +13,7 @@ NamedTensors MapKeys(const TensorIndex& index, std::span<const KeyRule> rules) {
     for (const KeyRule& rule : rules) {
       if (!absl::StartsWith(tensor.name, rule.from)) continue;
       named.emplace(absl::StrCat(rule.to, std::string_view(tensor.name).substr(rule.from.size())),
-                    &tensor);
+                    NamedTensor(&tensor));
       break;
     }
   }

@@ -3,8 +3,10 @@
 #include <utility>
 
 #include "lib/base/status_macros.h"
-#include "lib/models/shape_config.h"
+#include "lib/models/clip_config.h"
+#include "lib/models/unet_config.h"
 #include "lib/models/unet_model.h"
+#include "lib/models/vae_config.h"
 
 namespace distorch::models {
 namespace {
@@ -30,10 +32,10 @@ const std::vector<float> kBlankInpaint = {1.0f, 0.8223f, -0.6876f, 0.6364f, 0.13
 int64_t Sd1InputChannels(const NamedTensors& tensors) {
   auto first = tensors.find("diffusion_model.input_blocks.0.0.weight");
   auto proj = tensors.find("diffusion_model.input_blocks.1.1.proj_in.weight");
-  if (first == tensors.end() || first->second->shape.size() != 4) return 0;
-  if (proj == tensors.end() || proj->second->shape.size() != 4) return 0;
+  if (first == tensors.end() || first->second.shape.size() != 4) return 0;
+  if (proj == tensors.end() || proj->second.shape.size() != 4) return 0;
   if (HasPrefix(tensors, "diffusion_model.label_emb.")) return 0;
-  return first->second->shape[1];
+  return first->second.shape[1];
 }
 
 absl::StatusOr<std::unique_ptr<DiffusionModel>> BuildUNet(const NamedTensors& tensors) {

@@ -1,11 +1,11 @@
-#include "lib/models/shape_config.h"
+#include "lib/models/unet_config.h"
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
+#include "lib/models/shape_reader.h"
 
 namespace distorch::models {
 namespace {
@@ -13,61 +13,6 @@ namespace {
 using nn::UNetBlockConfig;
 
 constexpr int64_t kNormGroups = 32;
-constexpr int64_t kMaxChannels = 1 << 16;
-constexpr int64_t kClipHeadChannels = 64;
-// CLIP's vocabulary and context length: the tokenizer's ids must be valid rows.
-constexpr int64_t kClipVocabulary = 49408;
-constexpr int64_t kClipPositions = 77;
-
-// Reads sizes from shapes and remembers the first thing that is wrong.
-class ShapeReader {
- public:
-  ShapeReader(const NamedTensors& tensors, std::string prefix)
-      : tensors_(tensors), prefix_(std::move(prefix)) {}
-
-  bool Has(const std::string& name) const { return tensors_.contains(absl::StrCat(prefix_, name)); }
-
-  // Dimension `dim` of a tensor with `rank` dimensions; 1 after an error.
-  int64_t Size(const std::string& name, size_t rank, size_t dim) {
-    const std::string full = absl::StrCat(prefix_, name);
-    auto found = tensors_.find(full);
-    if (found == tensors_.end()) return Fail(absl::StrCat(full, " is missing"));
-    const std::vector<int64_t>& shape = found->second->shape;
-    if (shape.size() != rank || shape[dim] < 1 || shape[dim] > kMaxChannels) {
-      return Fail(absl::StrCat(full, " has shape ", ShapeString(shape), ", expected ", rank,
-                               " dimensions between 1 and ", kMaxChannels));
-    }
-    return shape[dim];
-  }
-
-  // How many of BEFORE0AFTER, BEFORE1AFTER, … there are in a row.
-  int64_t Count(const std::string& before, const std::string& after) const {
-    int64_t n = 0;
-    while (Has(absl::StrCat(before, n, after))) ++n;
-    return n;
-  }
-
-  // `name` is what `value` is, for the message.
-  void RequireDivisible(const std::string& name, int64_t value, int64_t by) {
-    if (value % by != 0)
-      Fail(absl::StrCat(prefix_, name, " is ", value, " wide, not a multiple of ", by));
-  }
-  void Require(bool condition, const std::string& problem) {
-    if (!condition) Fail(absl::StrCat(prefix_, problem));
-  }
-
-  const absl::Status& status() const { return status_; }
-
- private:
-  int64_t Fail(const std::string& problem) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(problem);
-    return 1;
-  }
-
-  const NamedTensors& tensors_;
-  const std::string prefix_;
-  absl::Status status_;
-};
 
 int64_t TransformerDepth(const ShapeReader& shapes, const std::string& block) {
   return shapes.Count(absl::StrCat(block, ".transformer_blocks."), ".norm1.weight");
@@ -194,60 +139,13 @@ absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64
     config.context_width =
         shapes.Size(absl::StrCat(attention, ".transformer_blocks.0.attn2.to_k.weight"), 2, 1);
     auto proj_in = tensors.find(absl::StrCat("diffusion_model.", attention, ".proj_in.weight"));
-    config.linear_projection = proj_in != tensors.end() && proj_in->second->shape.size() == 2;
+    config.linear_projection = proj_in != tensors.end() && proj_in->second.shape.size() == 2;
   } else {
     shapes.Require(false, "has no attention");
   }
   shapes.RequireDivisible("input_blocks.0.0", config.model_channels, kNormGroups);
   CheckChannels(config, shapes);
   CheckHeads(config, shapes);
-  RETURN_IF_ERROR(shapes.status());
-  return config;
-}
-
-absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors) {
-  ShapeReader shapes(tensors, "first_stage_model.");
-  nn::VaeConfig config;
-  config.latent_channels = shapes.Size("decoder.conv_in.weight", 4, 1);
-  config.channels = shapes.Size("encoder.conv_in.weight", 4, 0);
-  config.level_channels.clear();
-  const int64_t levels = shapes.Count("encoder.down.", ".block.0.conv1.weight");
-  shapes.Require(levels >= 1 && levels <= 8, "encoder: has no or too many levels");
-  for (int64_t i = 0; i < levels; ++i) {
-    config.level_channels.push_back(
-        shapes.Size(absl::StrCat("encoder.down.", i, ".block.0.conv1.weight"), 4, 0));
-    shapes.RequireDivisible("encoder", config.level_channels.back(), kNormGroups);
-  }
-  shapes.RequireDivisible("encoder.conv_in", config.channels, kNormGroups);
-  config.blocks_per_level = shapes.Count("encoder.down.0.block.", ".conv1.weight");
-  config.decoder_blocks_per_level = shapes.Count("decoder.up.0.block.", ".conv1.weight");
-  config.has_quant_conv = shapes.Has("quant_conv.weight");
-  RETURN_IF_ERROR(shapes.status());
-  return config;
-}
-
-absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensors,
-                                                      const std::string& prefix,
-                                                      nn::ClipTextConfig::Activation activation) {
-  ShapeReader shapes(tensors, prefix);
-  nn::ClipTextConfig config;
-  config.activation = activation;
-  config.vocabulary = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 0);
-  config.width = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 1);
-  config.positions = shapes.Size("text_model.embeddings.position_embedding.weight", 2, 0);
-  config.layers = shapes.Count("text_model.encoder.layers.", ".layer_norm1.weight");
-  config.feed_forward = shapes.Size("text_model.encoder.layers.0.mlp.fc1.weight", 2, 0);
-  config.heads = config.width / kClipHeadChannels;
-  config.projection = shapes.Has("text_projection.weight")
-                          ? shapes.Size("text_projection.weight", 2, 0)
-                          : config.width;
-  shapes.RequireDivisible("text_model", config.width, kClipHeadChannels);
-  shapes.Require(
-      config.vocabulary == kClipVocabulary,
-      absl::StrCat("text_model has ", config.vocabulary, " tokens, expected ", kClipVocabulary));
-  shapes.Require(
-      config.positions == kClipPositions,
-      absl::StrCat("text_model has ", config.positions, " positions, expected ", kClipPositions));
   RETURN_IF_ERROR(shapes.status());
   return config;
 }
