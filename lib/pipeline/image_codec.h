@@ -1,39 +1,30 @@
-// Images to and from PNG bytes, with text chunks. Uses libpng; free of LibTorch. Decoding takes
-// hostile input.
+// Image files, whatever their format: what clients send, and what they get. Free of LibTorch.
 #ifndef LIB_PIPELINE_IMAGE_CODEC_H_
 #define LIB_PIPELINE_IMAGE_CODEC_H_
 
-#include <cstdint>
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
+#include "lib/pipeline/image8.h"
 
 namespace distorch {
 
-// 8-bit interleaved RGB (channels 3) or RGBA (channels 4), rows from the top.
-struct Image8 {
-  int width = 0, height = 0, channels = 3;
-  std::vector<uint8_t> pixels;  // height * width * channels
-};
+enum class ImageFormat { kPng, kJpeg, kWebp };
 
-using PngText = std::vector<std::pair<std::string, std::string>>;  // keyword -> UTF-8 text
+// "png", "jpeg" or "jpg", "webp"; empty is PNG. nullopt for any other name.
+std::optional<ImageFormat> ImageFormatByName(std::string_view name);
+// For messages: "png, jpeg, webp".
+std::string_view ImageFormatNames();
 
-// tEXt chunks for ASCII/Latin-1 text, iTXt for the rest. `compression` is zlib's 0…9.
-absl::StatusOr<std::string> EncodePng(const Image8& image, const PngText& text,
-                                      int compression = 4);
+// Decodes PNG, JPEG or WebP, told apart by their first bytes, to 8-bit RGB (RGBA where the file has
+// transparency), upright: EXIF's orientation is applied. INVALID_ARGUMENT saying what is wrong.
+absl::StatusOr<Image8> DecodeImage(std::string_view bytes, int64_t max_pixels = kMaxImagePixels);
 
-struct DecodedPng {
-  Image8 image;  // any colour type and depth, brought to 8-bit RGB, or RGBA when the file has
-                 // transparency
-  PngText text;
-};
-// INVALID_ARGUMENT saying what is wrong; images over `max_pixels` are refused before memory is
-// taken.
-absl::StatusOr<DecodedPng> DecodePng(std::string_view bytes, int64_t max_pixels = 64ll << 20);
+// `text` becomes PNG's text chunks, or the EXIF of the others (as much as fits there).
+absl::StatusOr<std::string> EncodeImage(const Image8& image, ImageFormat format,
+                                        const ImageText& text);
 
 }  // namespace distorch
 

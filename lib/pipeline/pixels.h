@@ -5,7 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "lib/models/latent_format.h"
-#include "lib/pipeline/image_codec.h"
+#include "lib/pipeline/image8.h"
 
 namespace distorch::pipeline {
 

@@ -221,7 +221,7 @@ std::string ComfyWorkflow(const GenerationParameters& p) {
   return graph.Text();
 }
 
-PngText GenerationText(const GenerationParameters& parameters) {
+ImageText GenerationText(const GenerationParameters& parameters) {
   return {{"parameters", WebUiInfotext(parameters)}, {"prompt", ComfyWorkflow(parameters)}};
 }
 

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "lib/pipeline/image_codec.h"
+#include "lib/pipeline/image8.h"
 
 namespace distorch {
 
@@ -43,7 +43,7 @@ struct GenerationParameters {
 
 // The two chunks, "parameters" before "prompt". Any bytes may stand in the strings: ill-formed
 // UTF-8 becomes U+FFFD.
-PngText GenerationText(const GenerationParameters& parameters);
+ImageText GenerationText(const GenerationParameters& parameters);
 
 // The WebUI's infotext: the prompt, adapters as "<lora:name:strength>" after it; "Negative prompt:
 // …"; "Steps: 20, Sampler: Euler, …". Values with a comma, colon or newline are quoted as JSON

@@ -9,6 +9,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
+#include "lib/pipeline/png_codec.h"
 #include "lib/pipeline/pixels.h"
 #include "lib/serving/sampling_request.h"
 
@@ -25,10 +26,10 @@ absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int6
 // [1, H, W, 3] in 0…1.
 absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::string& png,
                                          int64_t height, int64_t width) {
-  auto decoded = DecodePng(png);
+  auto decoded = DecodeImage(png);
   if (!decoded.ok()) return Within(field, decoded.status());
   return RunTorchOr<at::Tensor>(
-      [&] { return pipeline::ResizeCover(pipeline::FromImage8(decoded->image), height, width); });
+      [&] { return pipeline::ResizeCover(pipeline::FromImage8(*decoded), height, width); });
 }
 
 }  // namespace
@@ -161,7 +162,7 @@ GenerationParameters InferJob::Parameters() const {
 
 absl::Status InferJob::Decode() {
   ASSIGN_OR_RETURN(const at::Tensor images, vae_->vae().Decode(latent_, *cancel_));
-  const PngText text = GenerationText(Parameters());
+  const ImageText text = GenerationText(Parameters());
   for (int64_t i = 0; i < images.size(0); ++i) {
     ASSIGN_OR_RETURN(std::string png, EncodePng(pipeline::ToImage8(images[i]), text));
     png_.push_back(std::move(png));

@@ -11,6 +11,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
+#include "lib/pipeline/png_codec.h"
 #include "lib/pipeline/pixels.h"
 #include "lib/pipeline/sample_latent.h"
 #include "lib/serving/infer_job.h"
@@ -40,9 +41,9 @@ absl::StatusOr<at::Tensor> ToImages(const EncodeImageSpec& spec, int64_t at_leas
           absl::StrCat("pixels: ", images.size(3), " channels, expected 3 (shape [N, H, W, 3])"));
     }
   } else {
-    auto decoded = DecodePng(spec.encoded);
+    auto decoded = DecodeImage(spec.encoded);
     if (!decoded.ok()) return Within("encoded", decoded.status());
-    images = pipeline::FromImage8(decoded->image);
+    images = pipeline::FromImage8(*decoded);
   }
   const int64_t height = images.size(1), width = images.size(2);
   if (std::min(height, width) < at_least || std::max(height, width) > kMaxImageSide) {
@@ -87,15 +88,18 @@ absl::StatusOr<HostTensor> RunDenoise(const models::DiffusionModel& model, const
                                       const CancelToken& cancel) {
   return RunTorchOr<HostTensor>([&]() -> absl::StatusOr<HostTensor> {
     const at::Tensor on_device = x.to(model.compute().device);
+    const text::Conditioning prepared =
+        model.Prepare(conditioning, models::GuidanceSide::kPositive, x.size(2), x.size(3));
     const bool equal =
         std::all_of(sigma.begin(), sigma.end(), [&](double s) { return s == sigma.front(); });
-    if (equal) return FromTorch(model.Denoise(on_device, sigma.front(), conditioning));
+    if (equal) return FromTorch(model.Denoise(on_device, sigma.front(), prepared));
     // Items at levels of their own are evaluated one by one.
     std::vector<at::Tensor> items;
     for (int64_t i = 0; i < x.size(0); ++i) {
       RETURN_IF_ERROR(cancel.Check());
-      text::Conditioning own = conditioning;
-      for (at::Tensor* part : {&own.cross_attention, &own.concat}) {
+      text::Conditioning own = prepared;
+      for (at::Tensor* part :
+           {&own.cross_attention, &own.pooled, &own.attention_mask, &own.concat}) {
         if (part->defined() && part->size(0) > 1) *part = part->slice(0, i, i + 1);
       }
       items.push_back(

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
 #include "lib/pipeline/pixels.h"
+#include "lib/pipeline/png_codec.h"
 #include "lib/sampling/sample.h"
 
 namespace distorch {

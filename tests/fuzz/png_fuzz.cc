@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "lib/pipeline/image_codec.h"
+#include "lib/pipeline/png_codec.h"
 
 namespace {
 

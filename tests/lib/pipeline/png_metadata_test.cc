@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "lib/pipeline/png_codec.h"
 #include "nlohmann/json.hpp"
 
 namespace distorch {
@@ -167,7 +168,7 @@ TEST(GenerationTextTest, AnyPromptSurvivesInAPng) {
     p.negative_prompt = prompt;
     const auto png = EncodePng(Image8{1, 1, 3, {1, 2, 3}}, GenerationText(p));
     ASSERT_TRUE(png.ok()) << png.status();
-    const PngText text = DecodePng(*png).value().text;
+    const ImageText text = DecodePng(*png).value().text;
     ASSERT_EQ(text.size(), 2u);
     EXPECT_EQ(text[0].first, "parameters");
     EXPECT_TRUE(
@@ -181,7 +182,7 @@ TEST(GenerationTextTest, AnyPromptSurvivesInAPng) {
 TEST(GenerationTextTest, IllFormedTextAndNulStillMakeAPng) {
   GenerationParameters p = Example();
   p.prompt = std::string("a\0b\xFF", 4);
-  const PngText text = GenerationText(p);
+  const ImageText text = GenerationText(p);
   EXPECT_TRUE(EncodePng(Image8{1, 1, 3, {1, 2, 3}}, text).ok());
   EXPECT_TRUE(absl::StartsWith(text[0].second, "ab\uFFFD\n"));
   const json graph = json::parse(text[1].second);
