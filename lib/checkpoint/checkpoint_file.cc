@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -11,9 +12,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/sha256.h"
+#include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/utf8.h"
+#include "lib/checkpoint/byte_source.h"
+#include "lib/checkpoint/gguf.h"
 #include "lib/checkpoint/safetensors.h"
+#include "lib/checkpoint/torch_archive.h"
 
 namespace distorch {
 namespace {
@@ -38,22 +43,16 @@ bool LooksLikeSafetensors(std::string_view start) {
   return length <= kMaxSafetensorsHeaderBytes;
 }
 
-// What a file that begins with `start` seems to be, when that is no safetensors; else "".
+// What a file that begins with `start`, and is none of our formats, seems to be; "" for unknown
+// bytes.
 std::string DescribeOther(std::string_view start) {
-  using namespace std::string_view_literals;
   if (start.empty()) return "the file is empty";
-  if (LooksLikeSafetensors(start)) return "";
-  const auto unsupported = [](std::string_view what) {
-    return absl::StrCat("it looks like ", what, ", which is not supported yet");
-  };
-  if (absl::StartsWith(start, "PK\x03\x04")) {
-    return unsupported("a PyTorch zip archive (.ckpt, .pt, .pth, .bin)");
-  }
   // PROTO, and a protocol from 2 (the first that has the opcode) to 5.
   if (start[0] == '\x80' && start.size() > 1 && start[1] >= 2 && start[1] <= 5) {
-    return unsupported("a Python pickle (an old .ckpt or .pt)");
+    return "it is a bare Python pickle, as PyTorch before 1.6 saved; convert it with torch.save of "
+           "a "
+           "newer PyTorch, or to safetensors";
   }
-  if (absl::StartsWith(start, "GGUF")) return unsupported("a GGUF file");
   if (absl::StartsWith(start, "version https://git-lfs.github.com/spec/")) {
     return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'";
   }
@@ -66,31 +65,73 @@ std::string DescribeOther(std::string_view start) {
   return absl::StrCat("it is a text file that begins with ", Quoted(text.substr(0, 40)));
 }
 
+struct FileIndex {
+  std::string_view format;
+  TensorIndex index;
+};
+
+absl::StatusOr<FileIndex> ReadIndex(const MappedFile& file) {
+  using namespace std::string_view_literals;
+  std::string start(std::min<uint64_t>(file.size(), kSniffBytes), '\0');
+  RETURN_IF_ERROR(file.ReadAt(0, std::as_writable_bytes(std::span(start))));
+  if (!LooksLikeSafetensors(start)) {
+    const FileSource source(file);
+    if (absl::StartsWith(start, "PK\x03\x04"sv)) {
+      ASSIGN_OR_RETURN(TensorIndex index, ReadTorchArchive(source));
+      return FileIndex{"pytorch", std::move(index)};
+    }
+    if (absl::StartsWith(start, "GGUF"sv)) {
+      ASSIGN_OR_RETURN(TensorIndex index, ReadGguf(source));
+      return FileIndex{"gguf", std::move(index)};
+    }
+    if (const std::string other = DescribeOther(start); !other.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("not a checkpoint: ", other));
+    }
+  }
+  ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(file));
+  return FileIndex{"safetensors", std::move(header.index)};
+}
+
+// Everything of the index that is not a place in the files.
+std::string Describe(const TensorIndex& index) {
+  std::string text;
+  for (const TensorInfo& tensor : index.tensors()) {
+    absl::StrAppend(&text, tensor.name.size(), ":", tensor.name, DTypeName(tensor.dtype),
+                    ShapeString(tensor.shape), "\n");
+  }
+  const std::map<std::string_view, std::string_view> metadata(index.metadata().begin(),
+                                                              index.metadata().end());
+  for (const auto& [key, value] : metadata) {
+    absl::StrAppend(&text, key.size(), ":", key, value.size(), ":", value, "\n");
+  }
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> CheckpointFile::Open(
     const std::string& path) {
+  std::vector<MappedFile> files;
   ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  std::string start(std::min<uint64_t>(file.size(), kSniffBytes), '\0');
-  RETURN_IF_ERROR(file.ReadAt(0, std::as_writable_bytes(std::span(start))));
-  if (const std::string other = DescribeOther(start); !other.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Quoted(path), " is not a safetensors file: ", other));
-  }
-  absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(file);
-  if (!header.ok()) {
-    return absl::Status(header.status().code(),
-                        absl::StrCat(Quoted(path), ": ", header.status().message()));
-  }
+  absl::StatusOr<FileIndex> read = ReadIndex(file);
+  if (!read.ok()) return Within(Quoted(path), read.status());
+  files.push_back(std::move(file));
   return std::shared_ptr<const CheckpointFile>(
-      new CheckpointFile(std::move(file), std::move(header->index), header->data_start));
+      new CheckpointFile(path, read->format, std::move(files), std::move(read->index)));
 }
 
-CheckpointFile::CheckpointFile(MappedFile file, TensorIndex index, uint64_t data_start)
-    : file_(std::move(file)), index_(std::move(index)), data_start_(data_start) {}
+CheckpointFile::CheckpointFile(std::string path, std::string_view format,
+                               std::vector<MappedFile> files, TensorIndex index)
+    : path_(std::move(path)), format_(format), files_(std::move(files)), index_(std::move(index)) {}
+
+uint64_t CheckpointFile::size() const {
+  uint64_t bytes = 0;
+  for (const MappedFile& file : files_) bytes += file.size();
+  return bytes;
+}
 
 std::span<const std::byte> CheckpointFile::Data(const TensorInfo& info) const {
-  return file_.bytes().subspan(info.offset, info.bytes);
+  return files_[info.file].bytes().subspan(info.offset, info.bytes);
 }
 
 absl::Status CheckpointFile::Read(const TensorInfo& info, uint64_t offset_in_tensor,
@@ -100,33 +141,36 @@ absl::Status CheckpointFile::Read(const TensorInfo& info, uint64_t offset_in_ten
                                               " bytes; asked for ", out.size(), " from ",
                                               offset_in_tensor));
   }
-  return file_.ReadAt(info.offset + offset_in_tensor, out);
+  return files_[info.file].ReadAt(info.offset + offset_in_tensor, out);
 }
 
 absl::StatusOr<std::string> CheckpointFile::Fingerprint() const {
+  const uint64_t total = size();
   Sha256 hash;
-  hash.Update(absl::StrCat("distorch fingerprint 1\n", size(), "\n"));
+  hash.Update(absl::StrCat("distorch fingerprint 2\n", total, "\n", Describe(index_)));
   std::vector<std::byte> buffer;
-  const auto add = [&](uint64_t offset, uint64_t bytes) -> absl::Status {
-    buffer.resize(bytes);
-    RETURN_IF_ERROR(file_.ReadAt(offset, buffer));
+  const auto add = [&](const MappedFile& file, uint64_t offset, uint64_t bytes) -> absl::Status {
+    buffer.resize(std::min(bytes, file.size() - offset));
+    RETURN_IF_ERROR(file.ReadAt(offset, buffer));
     hash.Update(buffer);
     return absl::OkStatus();
   };
-  RETURN_IF_ERROR(add(0, data_start_));
-  const uint64_t data_bytes = size() - data_start_;
-  if (data_bytes <= kSamples * kSampleBytes) {
-    RETURN_IF_ERROR(add(data_start_, data_bytes));
+  if (total <= kSamples * kSampleBytes) {
+    for (const MappedFile& file : files_) RETURN_IF_ERROR(add(file, 0, file.size()));
   } else {
-    const uint64_t last = data_bytes - kSampleBytes;
+    // Of the files as if they were one.
+    const uint64_t last = total - kSampleBytes;
     for (uint64_t i = 0; i < kSamples; ++i) {
-      const uint64_t position = i + 1 < kSamples ? last / (kSamples - 1) * i : last;
-      RETURN_IF_ERROR(add(data_start_ + position, kSampleBytes));
+      uint64_t position = i + 1 < kSamples ? last / (kSamples - 1) * i : last;
+      auto file = files_.begin();
+      while (position >= file->size()) position -= (file++)->size();
+      RETURN_IF_ERROR(add(*file, position, kSampleBytes));
     }
     // Models of one layout may differ in a single small tensor: SD 2 and its v-prediction kin in a
     // bias.
     for (const TensorInfo& tensor : index_.tensors()) {
-      RETURN_IF_ERROR(add(tensor.offset, std::min(tensor.bytes, kTensorSampleBytes)));
+      RETURN_IF_ERROR(
+          add(files_[tensor.file], tensor.offset, std::min(tensor.bytes, kTensorSampleBytes)));
     }
   }
   ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "lib/base/mapped_file.h"
@@ -14,16 +15,17 @@
 
 namespace distorch {
 
-// Immutable and thread-safe. Today's only format is safetensors (lib/checkpoint/safetensors.h).
+// Immutable and thread-safe. What a file is, its content says, not its name: safetensors
+// (lib/checkpoint/safetensors.h), PyTorch's archives (torch_archive.h), GGUF (gguf.h).
 class CheckpointFile {
  public:
-  // Reads the header only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a
+  // Reads the headers only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a
   // checkpoint we read.
   static absl::StatusOr<std::shared_ptr<const CheckpointFile>> Open(const std::string& path);
 
-  const std::string& path() const { return file_.path(); }
-  std::string_view format() const { return "safetensors"; }
-  uint64_t size() const { return file_.size(); }
+  const std::string& path() const { return path_; }
+  std::string_view format() const { return format_; }  // "safetensors", "pytorch", "gguf"
+  uint64_t size() const;                               // bytes on disk
   const TensorIndex& index() const { return index_; }
 
   // Zero-copy view into the mapping; `info` must come from this file's index.
@@ -33,18 +35,20 @@ class CheckpointFile {
   absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor,
                     std::span<std::byte> out) const;
 
-  // 32 hex digits that identify the content: SHA-256 over the size, the header, 256 evenly spaced
-  // samples of the data (1 MiB, the first and the last bytes among them) and the first 512 bytes of
-  // each tensor; over all of the data when it is no more than 1 MiB. Equal on every host that holds
-  // the same file, whatever its name or time stamps.
+  // 32 hex digits that identify the content: SHA-256 over the size, the index, 256 evenly spaced
+  // samples of the bytes (1 MiB, the first and the last bytes among them) and the first 512 bytes
+  // of each tensor; over all of the bytes when they are no more than 1 MiB. Equal on every host
+  // that holds the same checkpoint, whatever its name or time stamps.
   absl::StatusOr<std::string> Fingerprint() const;
 
  private:
-  CheckpointFile(MappedFile file, TensorIndex index, uint64_t data_start);
+  CheckpointFile(std::string path, std::string_view format, std::vector<MappedFile> files,
+                 TensorIndex index);
 
-  MappedFile file_;
+  std::string path_;
+  std::string_view format_;
+  std::vector<MappedFile> files_;
   TensorIndex index_;
-  uint64_t data_start_;  // end of the header
 };
 
 }  // namespace distorch

@@ -67,7 +67,7 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
     }
     if (place_ != Place::kDType) return Unexpected("a string");
     dtype_ = ParseDType(value);
-    if (!dtype_) {
+    if (!dtype_ || IsQuantized(*dtype_)) {
       return Fail(
           absl::StrCat(Where(), ": unknown dtype ", Quoted(value), "; known are ", kDTypes));
     }

@@ -18,7 +18,8 @@ struct TensorInfo {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;  // empty: a scalar
   uint64_t offset = 0;         // of the first byte, from the start of the file
-  uint64_t bytes = 0;          // product(shape) * DTypeSize(dtype); the reader has checked it
+  uint64_t bytes = 0;          // BytesOf(dtype, product(shape)); the reader has checked it
+  uint32_t file = 0;           // which of the checkpoint's files, where it has several
 
   int64_t elements() const;  // product(shape); 1 for a scalar
 };
