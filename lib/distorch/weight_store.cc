@@ -36,17 +36,29 @@ Param WeightStore::Declare(const std::string& tensor_name, const std::vector<int
 }
 
 WeightSlot* WeightStore::Add(const std::string& name, const std::vector<int64_t>& weight_shape,
-                             int64_t bias_size, IfMissing if_missing, bool has_bias_member) {
+                             int64_t bias_size, IfMissing if_missing, bool has_bias_member,
+                             std::string_view weight_name) {
   std::vector<Param> params;
-  params.push_back(Declare(absl::StrCat(name, ".weight"), weight_shape, if_missing));
+  params.push_back(Declare(absl::StrCat(name, ".", weight_name), weight_shape, if_missing));
   // A synthesised parameter takes the type of what was declared before it, as it would have in the
   // file.
-  if (!params[0].source && !slots_.empty())
+  if (!params[0].source && !slots_.empty() && !slots_.back()->params().empty())
     params[0].file_dtype = slots_.back()->params()[0].file_dtype;
   if (bias_size > 0)
     params.push_back(Declare(absl::StrCat(name, ".bias"), {bias_size}, if_missing));
   slots_.push_back(std::make_unique<WeightSlot>(name, has_bias_member, std::move(params)));
   return slots_.back().get();
+}
+
+void WeightStore::AddEmpty(const std::string& name) {
+  slots_.push_back(
+      std::make_unique<WeightSlot>(name, /*has_bias_member=*/true, std::vector<Param>()));
+}
+
+WeightSlot* WeightStore::AddBuffer(const std::string& name, const std::vector<int64_t>& shape) {
+  buffers_.push_back(std::make_unique<WeightSlot>(
+      name, /*has_bias_member=*/false, std::vector{Declare(name, shape, IfMissing::kError)}));
+  return buffers_.back().get();
 }
 
 absl::Status WeightStore::status() const {
@@ -68,10 +80,12 @@ std::vector<Block> WeightStore::Blocks() const {
 
 BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) const {
   BytesByDevice bytes;
-  for (const auto& slot : slots_) {
-    for (const at::Tensor& tensor : slot->stored()) {
-      bytes[devices[DeviceIndex(tensor.device(), devices.size())]] +=
-          static_cast<int64_t>(tensor.nbytes());
+  for (const auto* slots : {&slots_, &buffers_}) {
+    for (const auto& slot : *slots) {
+      for (const at::Tensor& tensor : slot->stored()) {
+        bytes[devices[DeviceIndex(tensor.device(), devices.size())]] +=
+            static_cast<int64_t>(tensor.nbytes());
+      }
     }
   }
   return bytes;
@@ -79,6 +93,7 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
 
 void WeightStore::Clear() {
   for (const auto& slot : slots_) slot->Clear();
+  for (const auto& buffer : buffers_) buffer->Clear();
 }
 
 }  // namespace distorch

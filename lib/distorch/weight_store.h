@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,19 +28,27 @@ class WeightStore {
   // `tensors` is read only during construction of the skeleton.
   explicit WeightStore(const NamedTensors* tensors) : tensors_(tensors) {}
 
-  // Declares the next block: parameter NAME.weight of `weight_shape` and, if `bias_size` > 0,
+  // Declares the next block: parameter NAME.WEIGHT_NAME of `weight_shape` and, if `bias_size` > 0,
   // NAME.bias. A missing tensor, a wrong shape or a type that is no float is remembered for
   // status(), not returned: a skeleton is built whole, then judged. The slot lives as long as the
   // store.
   WeightSlot* Add(const std::string& name, const std::vector<int64_t>& weight_shape,
                   int64_t bias_size, IfMissing if_missing = IfMissing::kError,
-                  bool has_bias_member = true);
+                  bool has_bias_member = true, std::string_view weight_name = "weight");
+  // Declares the next block as one without parameters (a norm that neither scales nor shifts): the
+  // reference counts the module.
+  void AddEmpty(const std::string& name);
+  // Declares a tensor `name` that belongs to no block, such as a table of positions: it is not the
+  // planner's to place, but lies on the compute device. Acquire yields it as weight().
+  WeightSlot* AddBuffer(const std::string& name, const std::vector<int64_t>& shape);
 
   // INVALID_ARGUMENT listing the first few tensors that are missing or have an unexpected shape or
   // type.
   absl::Status status() const;
 
+  // The blocks.
   const std::vector<std::unique_ptr<WeightSlot>>& slots() const { return slots_; }
+  const std::vector<std::unique_ptr<WeightSlot>>& buffers() const { return buffers_; }
   // The slots as the planner takes them, bytes as in the file.
   std::vector<Block> Blocks() const;
   // Bytes of the tensors that exist, by device; `devices` in DeviceManager's order.
@@ -52,7 +61,7 @@ class WeightStore {
                 IfMissing if_missing);
 
   const NamedTensors* tensors_;
-  std::vector<std::unique_ptr<WeightSlot>> slots_;
+  std::vector<std::unique_ptr<WeightSlot>> slots_, buffers_;
   std::vector<std::string> problems_;
 };
 

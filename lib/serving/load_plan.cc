@@ -54,7 +54,7 @@ class StorageRule {
 
   c10::ScalarType DtypeFor(const WeightSlot& slot, const DeviceId& device) const {
     if (override_) return *override_;
-    if (device.is_cpu() && compute_.is_cpu()) return compute_dtype_;
+    if (slot.params().empty() || (device.is_cpu() && compute_.is_cpu())) return compute_dtype_;
     return ToScalarType(slot.params()[0].file_dtype);
   }
 
@@ -84,7 +84,8 @@ AllocationFields ClipFields(const LoadSpec& spec) {
   return fields;
 }
 
-// Lays the slots out as `device_of` says and fills everything that follows from it.
+// Lays the slots out as `device_of` says, the buffers on `compute`, and fills everything that
+// follows from it.
 ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component,
                          const DeviceId& compute, const std::vector<DeviceId>& device_of,
                          std::optional<c10::ScalarType> weight_dtype,
@@ -98,20 +99,20 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   plan.placement.component = kind == ComponentKind::kModel ? "unet" : ComponentKindName(kind);
   plan.placement.compute_device = compute.ToString();
   std::map<DeviceId, DeviceBytes> by_device;
-  const auto& slots = component->store().slots();
-  for (size_t i = 0; i < slots.size(); ++i) {
-    const DeviceId& device = device_of[i];
-    const SlotTarget target{slots[i].get(), devices.TorchDevice(device),
-                            storage.DtypeFor(*slots[i], device)};
+  const auto place = [&](WeightSlot* slot, const DeviceId& device) {
+    const SlotTarget target{slot, devices.TorchDevice(device), storage.DtypeFor(*slot, device)};
     const int64_t bytes = TargetBytes(target);
     plan.targets.push_back(target);
     plan.need[device] += bytes;
-    plan.placement.blocks.push_back({slots[i]->name(), device.ToString(), bytes});
+    plan.placement.blocks.push_back({slot->name(), device.ToString(), bytes});
     DeviceBytes& total = by_device[device];
     total.device = device.ToString();
     total.planned_bytes += bytes;
     ++total.blocks;
-  }
+  };
+  const auto& slots = component->store().slots();
+  for (size_t i = 0; i < slots.size(); ++i) place(slots[i].get(), device_of[i]);
+  for (const auto& buffer : component->store().buffers()) place(buffer.get(), compute);
   for (auto& [device, bytes] : by_device) plan.placement.devices.push_back(std::move(bytes));
   plan.component = std::move(component);
   return plan;
