@@ -3,6 +3,7 @@
 # distorch_test(NAME [TORCH] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
 # distorch_fuzzer(NAME SOURCES … DEPS …): a libFuzzer target, built only with DISTORCH_FUZZ.
 # distorch_benchmark(NAME [TORCH] SOURCES … DEPS …): a Google Benchmark program, never run by ctest.
+# distorch_bench_program(NAME [TORCH] SOURCES … DEPS …): the same with a main of its own.
 function(distorch_use_torch target)
   target_link_libraries(${target} PUBLIC distorch_torch)
   if(NOT TARGET distorch_torch_pch)
@@ -62,12 +63,18 @@ function(distorch_fuzzer name)
 endfunction()
 
 function(distorch_benchmark name)
+  distorch_bench_program(${name} ${ARGN})
+  if(TARGET ${name})
+    target_link_libraries(${name} PRIVATE benchmark::benchmark_main)
+  endif()
+endfunction()
+
+function(distorch_bench_program name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
   if(DISTORCH_FUZZ OR DISTORCH_SANITIZE OR (ARG_TORCH AND NOT DISTORCH_TORCH))
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
   distorch_configure(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE benchmark::benchmark_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
 endfunction()
