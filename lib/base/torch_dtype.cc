@@ -1,5 +1,7 @@
 #include "lib/base/torch_dtype.h"
 
+#include <c10/util/Exception.h>
+
 namespace distorch {
 
 c10::ScalarType ToScalarType(DType dtype) {
@@ -28,8 +30,17 @@ c10::ScalarType ToScalarType(DType dtype) {
       return c10::ScalarType::Float;
     case DType::kF64:
       return c10::ScalarType::Double;
+    default:
+      return c10::ScalarType::Byte;
   }
-  return c10::ScalarType::Undefined;
+}
+
+DType ToDType(c10::ScalarType type) {
+  for (const DType dtype :
+       {DType::kF8E4M3, DType::kF8E5M2, DType::kF16, DType::kBF16, DType::kF32, DType::kF64}) {
+    if (ToScalarType(dtype) == type) return dtype;
+  }
+  TORCH_CHECK(false, type, " is no type of weights");
 }
 
 bool IsFloating(DType dtype) { return c10::isFloatingType(ToScalarType(dtype)); }

@@ -8,7 +8,11 @@
 
 namespace distorch {
 
+// Quantized blocks are Byte: their bytes as they are stored.
 c10::ScalarType ToScalarType(DType dtype);
+
+// The inverse for the types weights are converted between.
+DType ToDType(c10::ScalarType type);
 
 // True for the types weights are converted between: F8, F16, BF16, F32, F64.
 bool IsFloating(DType dtype);

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -16,6 +18,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/utf8.h"
 #include "lib/checkpoint/byte_source.h"
+#include "lib/checkpoint/checkpoint_parts.h"
 #include "lib/checkpoint/gguf.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/checkpoint/torch_archive.h"
@@ -107,17 +110,50 @@ std::string Describe(const TensorIndex& index) {
   return text;
 }
 
+// The files together name each tensor once, and all that were promised.
+absl::Status CheckNames(const std::string& path, const std::vector<TensorInfo>& tensors,
+                        const std::vector<std::string>& promised) {
+  absl::flat_hash_set<std::string_view> names;
+  for (const TensorInfo& tensor : tensors) {
+    if (names.insert(tensor.name).second) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(Quoted(path), ": the tensor ", Quoted(tensor.name), " is in two files"));
+  }
+  for (const std::string& name : promised) {
+    if (names.contains(name)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(Quoted(path), ": no file holds the tensor ",
+                                                   Quoted(name), ", which the index lists"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> CheckpointFile::Open(
     const std::string& path) {
+  ASSIGN_OR_RETURN(const CheckpointParts parts, FindCheckpointParts(path));
   std::vector<MappedFile> files;
-  ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  absl::StatusOr<FileIndex> read = ReadIndex(file);
-  if (!read.ok()) return Within(Quoted(path), read.status());
-  files.push_back(std::move(file));
-  return std::shared_ptr<const CheckpointFile>(
-      new CheckpointFile(path, read->format, std::move(files), std::move(read->index)));
+  std::string_view format;
+  std::vector<TensorInfo> tensors;
+  absl::flat_hash_map<std::string, std::string> metadata;
+  for (const CheckpointPart& part : parts.files) {
+    ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(part.path));
+    absl::StatusOr<FileIndex> read = ReadIndex(file);
+    if (!read.ok()) return Within(Quoted(part.path), read.status());
+    for (TensorInfo tensor : read->index.tensors()) {
+      tensor.name.insert(0, part.prefix);
+      tensor.file = static_cast<uint32_t>(files.size());
+      tensors.push_back(std::move(tensor));
+    }
+    format = read->format;
+    // What one file says of itself is not true of several.
+    if (parts.files.size() == 1) metadata = read->index.metadata();
+    files.push_back(std::move(file));
+  }
+  RETURN_IF_ERROR(CheckNames(path, tensors, parts.promised));
+  if (!parts.files.front().prefix.empty()) format = "diffusers";
+  return std::shared_ptr<const CheckpointFile>(new CheckpointFile(
+      path, format, std::move(files), TensorIndex(std::move(tensors), std::move(metadata))));
 }
 
 CheckpointFile::CheckpointFile(std::string path, std::string_view format,

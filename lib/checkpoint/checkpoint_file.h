@@ -16,7 +16,9 @@
 namespace distorch {
 
 // Immutable and thread-safe. What a file is, its content says, not its name: safetensors
-// (lib/checkpoint/safetensors.h), PyTorch's archives (torch_archive.h), GGUF (gguf.h).
+// (lib/checkpoint/safetensors.h), PyTorch's archives (torch_archive.h), GGUF (gguf.h). A checkpoint
+// may have several files (checkpoint_parts.h); in that of a diffusers folder, names begin with the
+// subfolder's ("unet.conv_in.weight").
 class CheckpointFile {
  public:
   // Reads the headers only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a
@@ -24,8 +26,10 @@ class CheckpointFile {
   static absl::StatusOr<std::shared_ptr<const CheckpointFile>> Open(const std::string& path);
 
   const std::string& path() const { return path_; }
-  std::string_view format() const { return format_; }  // "safetensors", "pytorch", "gguf"
-  uint64_t size() const;                               // bytes on disk
+  std::string_view format() const {
+    return format_;
+  }                       // "safetensors", "pytorch", "gguf", "diffusers"
+  uint64_t size() const;  // bytes on disk
   const TensorIndex& index() const { return index_; }
 
   // Zero-copy view into the mapping; `info` must come from this file's index.

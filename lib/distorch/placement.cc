@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <new>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_dtype.h"
 #include "lib/base/torch_status.h"
+#include "lib/checkpoint/dequantize.h"
 
 namespace distorch {
 namespace {
@@ -26,13 +28,26 @@ constexpr int64_t kChunkElements = 512 << 10;
 // Smaller tensors are not worth a mapping.
 constexpr int64_t kOwnMappingBytes = 256 << 10;
 
+// What becomes of one parameter.
+struct Destination {
+  const Param* param;
+  at::Tensor tensor;     // of param->shape; of a quantized type, the bytes of its blocks
+  StorageFormat format;  // of `tensor`
+  float file_scale;      // to multiply the file's values by when they are converted
+
+  bool as_in_file() const { return format.dtype == param->file_dtype; }
+};
+
 // A run of elements of one parameter: the unit of work of a reader.
 struct Chunk {
-  const Param* param;
+  const Destination* destination;
   const TensorInfo* tensor;  // what is read
   uint64_t offset;           // of the first byte within it
-  at::Tensor* destination;
-  int64_t begin, end;  // elements of the destination
+  int64_t begin, end;        // elements of the destination
+
+  uint64_t file_bytes() const {
+    return BytesOf(destination->param->file_dtype, static_cast<uint64_t>(end - begin));
+  }
 };
 
 // Simulated devices live in host memory, too.
@@ -53,11 +68,12 @@ at::Tensor MappedTensor(const std::vector<int64_t>& shape, at::ScalarType dtype)
       at::TensorOptions().dtype(dtype));
 }
 
-at::Tensor Allocate(const Param& param, const SlotTarget& target) {
-  const bool large =
-      param.elements() * static_cast<int64_t>(c10::elementSize(target.dtype)) >= kOwnMappingBytes;
-  if (target.device.is_cpu() && large) return MappedTensor(param.shape, target.dtype);
-  return at::empty(param.shape, at::TensorOptions().dtype(target.dtype).device(target.device));
+at::Tensor Allocate(const Param& param, DType dtype, const c10::Device& device) {
+  const int64_t bytes = param.BytesIn(dtype);
+  const std::vector<int64_t> shape = IsQuantized(dtype) ? std::vector<int64_t>{bytes} : param.shape;
+  const at::ScalarType type = ToScalarType(dtype);
+  if (device.is_cpu() && bytes >= kOwnMappingBytes) return MappedTensor(shape, type);
+  return at::empty(shape, at::TensorOptions().dtype(type).device(device));
 }
 
 // The CPU's view of elements [begin, end) of a tensor in host memory.
@@ -71,26 +87,52 @@ std::span<std::byte> Bytes(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-absl::Status FillChunk(const CheckpointFile& file, const Chunk& chunk) {
-  const c10::ScalarType file_type = ToScalarType(chunk.param->file_dtype);
-  const bool transposed = chunk.param->source->transposed;
-  const bool host = IsHostMemory(chunk.destination->device());
-  if (host && !transposed && chunk.destination->scalar_type() == file_type) {
-    return file.Read(*chunk.tensor, chunk.offset,
-                     Bytes(HostView(*chunk.destination, chunk.begin, chunk.end)));
+// The bytes that `chunk` takes in a destination that is stored as the file is.
+absl::Status CopyChunk(const CheckpointFile& file, const Chunk& chunk) {
+  const at::Tensor& to = chunk.destination->tensor;
+  const uint64_t begin =
+      BytesOf(chunk.destination->param->file_dtype, static_cast<uint64_t>(chunk.begin));
+  const uint64_t count = chunk.file_bytes();
+  if (IsHostMemory(to.device())) {
+    return file.Read(*chunk.tensor, chunk.offset, Bytes(to).subspan(begin, count));
   }
-  at::Tensor buffer = at::empty({chunk.end - chunk.begin}, at::TensorOptions().dtype(file_type));
+  const at::Tensor buffer = at::empty({static_cast<int64_t>(count)}, at::kByte);
   RETURN_IF_ERROR(file.Read(*chunk.tensor, chunk.offset, Bytes(buffer)));
-  if (transposed) {
-    const std::vector<int64_t>& shape = chunk.param->shape;
-    buffer = buffer.view({shape[1], shape[0]}).t().reshape({-1});
+  to.view({-1})
+      .view(at::kByte)
+      .slice(0, static_cast<int64_t>(begin), static_cast<int64_t>(begin + count))
+      .copy_(buffer);
+  return absl::OkStatus();
+}
+
+// The values of `chunk`, in a type of LibTorch's, in host memory.
+absl::StatusOr<at::Tensor> ReadValues(const CheckpointFile& file, const Chunk& chunk) {
+  const DType file_dtype = chunk.destination->param->file_dtype;
+  const int64_t count = chunk.end - chunk.begin;
+  at::Tensor raw = at::empty({static_cast<int64_t>(chunk.file_bytes())}, at::kByte);
+  RETURN_IF_ERROR(file.Read(*chunk.tensor, chunk.offset, Bytes(raw)));
+  at::Tensor values = IsQuantized(file_dtype) ? Dequantize(file_dtype, raw, {count}, at::kFloat)
+                                              : raw.view(ToScalarType(file_dtype));
+  if (chunk.destination->file_scale != 1) {
+    values = values.to(at::kFloat).mul_(chunk.destination->file_scale);
   }
-  if (host) {
-    HostView(*chunk.destination, chunk.begin, chunk.end).copy_(buffer);
+  return values;
+}
+
+absl::Status FillChunk(const CheckpointFile& file, const Chunk& chunk) {
+  const Destination& destination = *chunk.destination;
+  const bool transposed = destination.param->source->transposed;
+  if (destination.as_in_file() && !transposed) return CopyChunk(file, chunk);
+  ASSIGN_OR_RETURN(at::Tensor values, ReadValues(file, chunk));
+  if (transposed) {
+    const std::vector<int64_t>& shape = destination.param->shape;
+    values = values.view({shape[1], shape[0]}).t().reshape({-1});
+  }
+  const at::Tensor& to = destination.tensor;
+  if (IsHostMemory(to.device())) {
+    HostView(to, chunk.begin, chunk.end).copy_(values);
   } else {
-    chunk.destination->view({-1})
-        .slice(0, chunk.begin, chunk.end)
-        .copy_(buffer.to(chunk.destination->scalar_type()));
+    to.view({-1}).slice(0, chunk.begin, chunk.end).copy_(values.to(to.scalar_type()));
   }
   return absl::OkStatus();
 }
@@ -127,8 +169,7 @@ class Work {
       failed_.store(true, std::memory_order_relaxed);
       return;
     }
-    done_bytes_ +=
-        (chunk.end - chunk.begin) * static_cast<int64_t>(DTypeSize(chunk.param->file_dtype));
+    done_bytes_ += static_cast<int64_t>(chunk.file_bytes());
     if (progress_) progress_(done_bytes_);
   }
 
@@ -141,29 +182,34 @@ class Work {
   int64_t done_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-void AppendChunks(const Param& param, at::Tensor* destination, std::vector<Chunk>* chunks) {
+void AppendChunks(const Destination& destination, std::vector<Chunk>* chunks) {
+  const NamedTensor& source = *destination.param->source;
   int64_t first = 0;  // element of the destination where the piece goes
-  for (const TensorPiece& piece : param.source->pieces) {
+  for (const TensorPiece& piece : source.pieces) {
     const int64_t rows = piece.tensor->shape.empty() ? 1 : piece.tensor->shape[0];
     const int64_t row = rows == 0 ? 0 : piece.tensor->elements() / rows;
     const int64_t count = piece.rows * row;
     // A transposed matrix is turned as a whole.
-    const int64_t step = param.source->transposed ? std::max<int64_t>(1, count) : kChunkElements;
+    const int64_t step = source.transposed ? std::max<int64_t>(1, count) : kChunkElements;
     for (int64_t begin = 0; begin < count; begin += step) {
       const auto skipped = static_cast<uint64_t>(piece.first_row * row + begin);
-      chunks->push_back({&param, piece.tensor, skipped * DTypeSize(param.file_dtype), destination,
-                         first + begin, first + std::min(count, begin + step)});
+      chunks->push_back({&destination, piece.tensor, BytesOf(source.dtype, skipped), first + begin,
+                         first + std::min(count, begin + step)});
     }
     first += count;
   }
 }
 
-std::vector<Chunk> SplitInFileOrder(
-    const std::vector<std::pair<const Param*, at::Tensor*>>& params) {
+std::vector<Chunk> SplitInFileOrder(const std::vector<std::vector<Destination>>& slots) {
   std::vector<Chunk> chunks;
-  for (const auto& [param, destination] : params) AppendChunks(*param, destination, &chunks);
+  for (const auto& destinations : slots) {
+    for (const Destination& destination : destinations) {
+      if (destination.param->source) AppendChunks(destination, &chunks);
+    }
+  }
   std::sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) {
-    return a.tensor->offset + a.offset < b.tensor->offset + b.offset;
+    return std::pair(a.tensor->file, a.tensor->offset + a.offset) <
+           std::pair(b.tensor->file, b.tensor->offset + b.offset);
   });
   return chunks;
 }
@@ -179,13 +225,38 @@ absl::Status ReadAll(const CheckpointFile& file, Work* work, const CancelToken& 
   return work->status();
 }
 
+absl::StatusOr<float> ReadScale(const CheckpointFile& file, const TensorInfo& scale) {
+  const at::Tensor value = at::empty({1}, at::TensorOptions().dtype(ToScalarType(scale.dtype)));
+  RETURN_IF_ERROR(file.Read(scale, 0, Bytes(value)));
+  const auto number = value.to(at::kFloat).item<float>();
+  if (std::isfinite(number)) return number;
+  return absl::InvalidArgumentError(absl::StrCat(scale.name, " is not a finite number"));
+}
+
+absl::StatusOr<Destination> MakeDestination(const CheckpointFile& file, const Param& param,
+                                            DType dtype, const c10::Device& device) {
+  Destination destination{&param, {}, {dtype}, 1};
+  if (!param.source) {
+    destination.tensor =
+        at::eye(param.shape[0], param.shape[1], at::TensorOptions().dtype(at::kFloat))
+            .to(ToScalarType(dtype))
+            .to(device);
+    return destination;
+  }
+  destination.tensor = Allocate(param, dtype, device);
+  if (param.scale != nullptr) {
+    ASSIGN_OR_RETURN(destination.file_scale, ReadScale(file, *param.scale));
+    if (destination.as_in_file()) destination.format.scale = destination.file_scale;
+  }
+  return destination;
+}
+
 }  // namespace
 
 int64_t TargetBytes(const SlotTarget& target) {
   int64_t bytes = 0;
-  for (const Param& param : target.slot->params()) {
-    bytes += param.elements() * static_cast<int64_t>(c10::elementSize(target.dtype));
-  }
+  const std::vector<Param>& params = target.slot->params();
+  for (size_t i = 0; i < params.size(); ++i) bytes += params[i].BytesIn(target.dtypes[i]);
   return bytes;
 }
 
@@ -193,25 +264,28 @@ absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget
                           TransferMeter* meter, const CancelToken& cancel,
                           const std::function<void(int64_t bytes_done)>& progress) {
   return RunTorch([&]() -> absl::Status {
-    std::vector<std::vector<at::Tensor>> tensors(targets.size());
-    std::vector<std::pair<const Param*, at::Tensor*>> to_read;
+    std::vector<std::vector<Destination>> slots(targets.size());
     for (size_t i = 0; i < targets.size(); ++i) {
       const std::vector<Param>& params = targets[i].slot->params();
-      tensors[i].reserve(params.size());  // pointers to its elements are kept
-      for (const Param& param : params) {
-        if (param.source) {
-          tensors[i].push_back(Allocate(param, targets[i]));
-          to_read.emplace_back(&param, &tensors[i].back());
-        } else {
-          tensors[i].push_back(
-              at::eye(param.shape[0], param.shape[1], at::TensorOptions().dtype(targets[i].dtype))
-                  .to(targets[i].device));
-        }
+      for (size_t j = 0; j < params.size(); ++j) {
+        ASSIGN_OR_RETURN(Destination destination,
+                         MakeDestination(file, params[j], targets[i].dtypes[j], targets[i].device));
+        slots[i].push_back(std::move(destination));
       }
     }
-    Work work(SplitInFileOrder(to_read), progress);
-    RETURN_IF_ERROR(ReadAll(file, &work, cancel));
-    for (size_t i = 0; i < targets.size(); ++i) targets[i].slot->Fill(std::move(tensors[i]), meter);
+    {
+      Work work(SplitInFileOrder(slots), progress);
+      RETURN_IF_ERROR(ReadAll(file, &work, cancel));
+    }
+    for (size_t i = 0; i < targets.size(); ++i) {
+      std::vector<at::Tensor> tensors;
+      std::vector<StorageFormat> formats;
+      for (Destination& destination : slots[i]) {
+        tensors.push_back(std::move(destination.tensor));
+        formats.push_back(destination.format);
+      }
+      targets[i].slot->Fill(std::move(tensors), std::move(formats), meter);
+    }
     return absl::OkStatus();
   });
 }

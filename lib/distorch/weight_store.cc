@@ -1,5 +1,6 @@
 #include "lib/distorch/weight_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,17 @@ namespace distorch {
 namespace {
 
 constexpr size_t kProblemsShown = 5;
+
+// Whether the tensor's pieces begin and end where blocks do.
+bool PiecesAreWholeBlocks(const NamedTensor& tensor) {
+  const auto block = static_cast<int64_t>(BlockOf(tensor.dtype).elements);
+  return std::all_of(tensor.pieces.begin(), tensor.pieces.end(), [&](const TensorPiece& piece) {
+    if (piece.tensor->shape.empty()) return false;
+    const int64_t rows = piece.tensor->shape[0];
+    const int64_t row = rows == 0 ? 0 : piece.tensor->elements() / rows;
+    return piece.first_row * row % block == 0 && piece.rows * row % block == 0;
+  });
+}
 
 }  // namespace
 
@@ -25,14 +37,39 @@ Param WeightStore::Declare(const std::string& tensor_name, const std::vector<int
   }
   param.source = found->second;
   param.file_dtype = param.source->dtype;
-  if (param.source->shape != shape) {
-    problems_.push_back(absl::StrCat(tensor_name, " has shape ", ShapeString(param.source->shape),
-                                     ", expected ", ShapeString(shape)));
-  } else if (!IsFloating(param.file_dtype)) {
-    problems_.push_back(absl::StrCat(tensor_name, " has dtype ", DTypeName(param.file_dtype),
-                                     ", expected a floating-point type"));
-  }
+  Judge(tensor_name, param);
   return param;
+}
+
+void WeightStore::Judge(const std::string& tensor_name, const Param& param) {
+  const NamedTensor& source = *param.source;
+  const auto problem = [&](const std::string& what) {
+    problems_.push_back(absl::StrCat(tensor_name, " ", what));
+  };
+  if (source.shape != param.shape) {
+    problem(absl::StrCat("has shape ", ShapeString(source.shape), ", expected ",
+                         ShapeString(param.shape)));
+  } else if (IsQuantized(source.dtype)) {
+    if (source.transposed || !PiecesAreWholeBlocks(source)) {
+      problem(absl::StrCat("is quantized as ", DTypeName(source.dtype),
+                           " and cannot be cut or transposed"));
+    }
+  } else if (!IsFloating(source.dtype)) {
+    problem(
+        absl::StrCat("has dtype ", DTypeName(source.dtype), ", expected a floating-point type"));
+  }
+}
+
+const TensorInfo* WeightStore::FindScale(const std::string& name) {
+  const auto found = tensors_->find(absl::StrCat(name, ".scale_weight"));
+  if (found == tensors_->end()) return nullptr;
+  const NamedTensor& scale = found->second;
+  if (scale.pieces.size() == 1 && scale.pieces[0].tensor->elements() == 1 &&
+      IsFloating(scale.dtype)) {
+    return scale.pieces[0].tensor;
+  }
+  problems_.push_back(absl::StrCat(name, ".scale_weight is no single floating-point number"));
+  return nullptr;
 }
 
 WeightSlot* WeightStore::Add(const std::string& name, const std::vector<int64_t>& weight_shape,
@@ -40,10 +77,13 @@ WeightSlot* WeightStore::Add(const std::string& name, const std::vector<int64_t>
                              std::string_view weight_name) {
   std::vector<Param> params;
   params.push_back(Declare(absl::StrCat(name, ".", weight_name), weight_shape, if_missing));
+  params[0].scale = FindScale(name);
   // A synthesised parameter takes the type of what was declared before it, as it would have in the
-  // file.
-  if (!params[0].source && !slots_.empty() && !slots_.back()->params().empty())
-    params[0].file_dtype = slots_.back()->params()[0].file_dtype;
+  // file; it cannot be made in blocks.
+  if (!params[0].source && !slots_.empty() && !slots_.back()->params().empty()) {
+    const DType before = slots_.back()->params()[0].file_dtype;
+    params[0].file_dtype = IsQuantized(before) ? DType::kF16 : before;
+  }
   if (bias_size > 0)
     params.push_back(Declare(absl::StrCat(name, ".bias"), {bias_size}, if_missing));
   slots_.push_back(std::make_unique<WeightSlot>(name, has_bias_member, std::move(params)));

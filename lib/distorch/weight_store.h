@@ -30,8 +30,8 @@ class WeightStore {
 
   // Declares the next block: parameter NAME.WEIGHT_NAME of `weight_shape` and, if `bias_size` > 0,
   // NAME.bias. A missing tensor, a wrong shape or a type that is no float is remembered for
-  // status(), not returned: a skeleton is built whole, then judged. The slot lives as long as the
-  // store.
+  // status(), not returned: a skeleton is built whole, then judged. The weight's scale is
+  // NAME.scale_weight, where there is one. The slot lives as long as the store.
   WeightSlot* Add(const std::string& name, const std::vector<int64_t>& weight_shape,
                   int64_t bias_size, IfMissing if_missing = IfMissing::kError,
                   bool has_bias_member = true, std::string_view weight_name = "weight");
@@ -57,6 +57,9 @@ class WeightStore {
   void Clear();
 
  private:
+  // Remembers what is wrong with a tensor that is there.
+  void Judge(const std::string& tensor_name, const Param& param);
+  const TensorInfo* FindScale(const std::string& name);
   Param Declare(const std::string& tensor_name, const std::vector<int64_t>& shape,
                 IfMissing if_missing);
 

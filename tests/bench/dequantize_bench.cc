@@ -1,4 +1,5 @@
 // Dequantization with all threads, beside a memcpy of as many bytes as it writes.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 

@@ -180,6 +180,95 @@ TEST_F(CheckpointFileTest, OpensASparseFileOfRealSize) {
   EXPECT_EQ(Fingerprint(path).size(), 32);
 }
 
+// --- several files ---
+
+class ShardsTest : public ::testing::Test {
+ protected:
+  ShardsTest() {
+    WriteShard("m-00001-of-00002.safetensors", "a", "aaaa");
+    WriteShard("m-00002-of-00002.safetensors", "b", "bbbb");
+  }
+  void WriteShard(std::string_view file, const std::string& tensor, const std::string& data) {
+    EXPECT_TRUE(WriteSafetensors(folder_.File(file), {{tensor, DType::kU8, {4}, data}}).ok());
+  }
+  std::string WriteIndex(std::string_view weight_map) {
+    return folder_.Write(
+        "m.safetensors.index.json",
+        absl::StrCat(R"({"metadata":{"total_size":8},"weight_map":)", weight_map, "}"));
+  }
+  std::string WriteGoodIndex() {
+    return WriteIndex(R"({"a":"m-00001-of-00002.safetensors","b":"m-00002-of-00002.safetensors"})");
+  }
+  std::string IndexError(std::string_view weight_map) {
+    const absl::Status status = CheckpointFile::Open(WriteIndex(weight_map)).status();
+    EXPECT_FALSE(status.ok());
+    return std::string(status.message());
+  }
+
+  const TempFolder folder_;
+};
+
+TEST_F(ShardsTest, TheIndexAndEveryShardOpenTheWhole) {
+  const std::string index = WriteGoodIndex();
+  const std::string fingerprint = Fingerprint(index);
+  for (const std::string& path : {index, folder_.File("m-00001-of-00002.safetensors"),
+                                  folder_.File("m-00002-of-00002.safetensors")}) {
+    const auto file = OpenOk(path);
+    ASSERT_EQ(file->index().tensors().size(), 2);
+    std::string b(4, '\0');
+    ASSERT_TRUE(file->Read(*file->index().Find("b"), 0, std::as_writable_bytes(std::span(b))).ok());
+    EXPECT_EQ(b, "bbbb");
+    EXPECT_EQ(file->Data(*file->index().Find("a")).size(), 4);
+    EXPECT_EQ(Fingerprint(path), fingerprint);
+  }
+  WriteShard("m-00002-of-00002.safetensors", "b", "bbbc");
+  EXPECT_NE(Fingerprint(index), fingerprint);
+}
+
+TEST_F(ShardsTest, AShardWithoutAnIndexIsAFile) {
+  EXPECT_EQ(OpenOk(folder_.File("m-00001-of-00002.safetensors"))->index().tensors().size(), 1);
+}
+
+TEST_F(ShardsTest, RefusesAMalformedIndex) {
+  EXPECT_THAT(IndexError("{}"), HasSubstr("no weight_map"));
+  EXPECT_THAT(IndexError("[]"), HasSubstr("no weight_map"));
+  EXPECT_THAT(IndexError(R"({"a":3})"), HasSubstr("tensor 'a' is in no file"));
+  EXPECT_THAT(IndexError("{"), HasSubstr("is no JSON object"));
+  EXPECT_THAT(IndexError(std::string(100'000, '[')), HasSubstr("is no JSON object"));
+  for (const char* file : {"../x", "/etc/passwd", "sub/m", "..", ""}) {
+    EXPECT_THAT(IndexError(absl::StrCat(R"({"a":")", file, "\"}")),
+                HasSubstr("is not one of its folder"));
+  }
+}
+
+TEST_F(ShardsTest, RefusesMissingShardsAndTensors) {
+  EXPECT_THAT(IndexError(R"({"a":"m-00003-of-00002.safetensors"})"), HasSubstr("m-00003-of-00002"));
+  EXPECT_THAT(IndexError(R"({"c":"m-00001-of-00002.safetensors"})"),
+              HasSubstr("no file holds the tensor 'c'"));
+  WriteShard("m-00002-of-00002.safetensors", "a", "bbbb");
+  EXPECT_THAT(
+      IndexError(R"({"a":"m-00001-of-00002.safetensors","b":"m-00002-of-00002.safetensors"})"),
+      HasSubstr("the tensor 'a' is in two files"));
+}
+
+TEST(DiffusersFolderTest, NamesBeginWithTheSubfolder) {
+  const TempFolder folder;
+  folder.Write("sd/model_index.json", "{}");
+  const auto write = [&](std::string_view file, const std::string& tensor) {
+    ASSERT_TRUE(WriteSafetensors(folder.File(file), {{tensor, DType::kU8, {1}, "x"}}).ok());
+  };
+  EXPECT_THAT(std::string(CheckpointFile::Open(folder.path() + "/sd").status().message()),
+              HasSubstr("neither unet/ nor transformer/ holds"));
+  write("sd/unet/diffusion_pytorch_model.safetensors", "conv_in.weight");
+  write("sd/text_encoder/model.fp16.safetensors", "w");
+  write("sd/safety_checker/model.safetensors", "w");
+  const auto file = OpenOk(folder.path() + "/sd");
+  EXPECT_EQ(file->format(), "diffusers");
+  EXPECT_EQ(file->index().tensors().size(), 2);
+  EXPECT_NE(file->index().Find("unet.conv_in.weight"), nullptr);
+  EXPECT_NE(file->index().Find("text_encoder.w"), nullptr);
+}
+
 TEST(CheckpointFileOpenTest, MissingFileIsNotFound) {
   const TempFolder folder;
   EXPECT_EQ(CheckpointFile::Open(folder.File("none")).status().code(), absl::StatusCode::kNotFound);
