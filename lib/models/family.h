@@ -1,4 +1,5 @@
-// The table of model families: one definition a family, found from tensor names and shapes alone.
+// The table of model families: one definition a family, found from tensor names and shapes, and the
+// values of a small tensor where these do not tell. README.md says how to add one.
 #ifndef LIB_MODELS_FAMILY_H_
 #define LIB_MODELS_FAMILY_H_
 
@@ -8,9 +9,10 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "lib/checkpoint/tensor_index.h"
+#include "lib/checkpoint/checkpoint_file.h"
 #include "lib/models/diffusion_model.h"
 #include "lib/models/key_map.h"
+#include "lib/models/tensor_reader.h"
 #include "lib/models/vae_model.h"
 #include "lib/text/text_encoder.h"
 
@@ -23,10 +25,11 @@ struct ModelFamily {
   // From the file's names to the reference's.
   std::span<const KeyRule> keys;
   // Whether a checkpoint, its keys mapped by `keys`, is of this family.
-  bool (*matches)(const NamedTensors& tensors);
+  bool (*matches)(const NamedTensors& tensors, TensorReader& values);
   // The components without weights. null for one that the file lacks. INVALID_ARGUMENT naming the
   // tensor that does not fit.
-  absl::StatusOr<std::unique_ptr<DiffusionModel>> (*build_unet)(const NamedTensors& tensors);
+  absl::StatusOr<std::unique_ptr<DiffusionModel>> (*build_unet)(const NamedTensors& tensors,
+                                                                TensorReader& values);
   absl::StatusOr<std::unique_ptr<text::TextEncoder>> (*build_clip)(const NamedTensors& tensors);
   absl::StatusOr<std::unique_ptr<VaeModel>> (*build_vae)(const NamedTensors& tensors);
 };
@@ -40,8 +43,9 @@ struct Detection {
   NamedTensors tensors;
 };
 
-// INVALID_ARGUMENT saying what was seen instead: a LoRA, a VAE alone, an unknown layout.
-absl::StatusOr<Detection> DetectFamily(const TensorIndex& index);
+// INVALID_ARGUMENT saying what was seen instead: a LoRA, a VAE alone, an unknown layout. Reads no
+// more of the file than its header and what `matches` asks for.
+absl::StatusOr<Detection> DetectFamily(const CheckpointFile& file);
 
 // A checkpoint's components before any weight is loaded.
 struct Skeleton {
@@ -51,8 +55,8 @@ struct Skeleton {
   std::unique_ptr<VaeModel> vae;
 };
 
-// `index` must outlive the result.
-absl::StatusOr<Skeleton> BuildSkeleton(const TensorIndex& index);
+// `file` must outlive the result.
+absl::StatusOr<Skeleton> BuildSkeleton(const CheckpointFile& file);
 
 // Shared by the definitions.
 bool HasPrefix(const NamedTensors& tensors, std::string_view prefix);

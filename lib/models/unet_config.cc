@@ -11,6 +11,7 @@ namespace distorch::models {
 namespace {
 
 using nn::UNetBlockConfig;
+using nn::UNetConfig;
 
 constexpr int64_t kNormGroups = 32;
 
@@ -66,7 +67,7 @@ std::vector<UNetBlockConfig> ReadOutputBlocks(ShapeReader& shapes) {
 
 // Follows the channels through the network, as Forward will: each block must take what the one
 // before it leaves.
-void CheckChannels(const nn::UNetConfig& config, ShapeReader& shapes) {
+void CheckChannels(const UNetConfig& config, ShapeReader& shapes) {
   std::vector<int64_t> skips;
   int64_t channels = config.in_channels, levels = 0;
   for (size_t i = 0; i < config.input_blocks.size(); ++i) {
@@ -98,7 +99,7 @@ void CheckChannels(const nn::UNetConfig& config, ShapeReader& shapes) {
                  "output_blocks do not end at the model's width");
 }
 
-void CheckHeads(const nn::UNetConfig& config, ShapeReader& shapes) {
+void CheckHeads(const UNetConfig& config, ShapeReader& shapes) {
   const int64_t unit = config.heads > 0 ? config.heads : config.head_channels;
   auto check = [&](int64_t depth, int64_t channels) {
     if (depth > 0) shapes.RequireDivisible("an attention", channels, unit);
@@ -110,13 +111,37 @@ void CheckHeads(const nn::UNetConfig& config, ShapeReader& shapes) {
   check(config.middle_transformer_depth, config.middle_channels);
 }
 
+// Told by any tensor of a part, so that a part that lacks some is seen as damaged, not as absent.
+UNetConfig::Middle ReadMiddle(const ShapeReader& shapes) {
+  if (shapes.Has("middle_block.1.proj_in.weight") ||
+      shapes.Has("middle_block.2.in_layers.2.weight")) {
+    return UNetConfig::Middle::kResNetTransformerResNet;
+  }
+  if (shapes.Has("middle_block.0.in_layers.2.weight") ||
+      shapes.Has("middle_block.0.out_layers.3.weight")) {
+    return UNetConfig::Middle::kResNet;
+  }
+  return UNetConfig::Middle::kNone;
+}
+
 // The name of some transformer of the UNet, such as "input_blocks.1.1"; empty when it has none.
-std::string AnyTransformer(const nn::UNetConfig& config) {
-  if (config.middle_transformer_depth > 0) return "middle_block.1";
+std::string AnyTransformer(const UNetConfig& config) {
   for (size_t i = 0; i < config.input_blocks.size(); ++i) {
     if (config.input_blocks[i].transformer_depth > 0) return absl::StrCat("input_blocks.", i, ".1");
   }
   return "";
+}
+
+void ReadMiddleSizes(ShapeReader& shapes, UNetConfig* config) {
+  config->middle = ReadMiddle(shapes);
+  config->middle_channels = config->middle == UNetConfig::Middle::kNone
+                                ? config->input_blocks.back().out_channels
+                                : shapes.Size("middle_block.0.in_layers.2.weight", 4, 0);
+  config->middle_transformer_depth = 0;
+  if (config->middle != UNetConfig::Middle::kResNetTransformerResNet) return;
+  config->middle_transformer_depth = TransformerDepth(shapes, "middle_block.1");
+  shapes.Require(config->middle_transformer_depth > 0,
+                 "middle_block.1.transformer_blocks.0.norm1.weight is missing");
 }
 
 }  // namespace
@@ -124,17 +149,18 @@ std::string AnyTransformer(const nn::UNetConfig& config) {
 absl::StatusOr<nn::UNetConfig> ReadUNetConfig(const NamedTensors& tensors, int64_t heads,
                                               int64_t head_channels) {
   ShapeReader shapes(tensors, "diffusion_model.");
-  nn::UNetConfig config;
+  UNetConfig config;
   config.heads = heads;
   config.head_channels = head_channels;
   config.model_channels = shapes.Size("input_blocks.0.0.weight", 4, 0);
   config.in_channels = shapes.Size("input_blocks.0.0.weight", 4, 1);
   config.out_channels = shapes.Size("out.2.weight", 4, 0);
   config.time_embed_channels = shapes.Size("time_embed.0.weight", 2, 0);
-  config.middle_channels = shapes.Size("middle_block.0.in_layers.2.weight", 4, 0);
-  config.middle_transformer_depth = TransformerDepth(shapes, "middle_block.1");
+  if (shapes.Has("label_emb.0.0.weight"))
+    config.class_channels = shapes.Size("label_emb.0.0.weight", 2, 1);
   config.input_blocks = ReadInputBlocks(shapes);
   config.output_blocks = ReadOutputBlocks(shapes);
+  ReadMiddleSizes(shapes, &config);
   if (const std::string attention = AnyTransformer(config); !attention.empty()) {
     config.context_width =
         shapes.Size(absl::StrCat(attention, ".transformer_blocks.0.attn2.to_k.weight"), 2, 1);

@@ -7,37 +7,90 @@
 namespace distorch::models {
 namespace {
 
-at::Tensor ToBatch(const at::Tensor& t, int64_t batch) {
-  if (t.size(0) == batch) return t;
-  std::vector<int64_t> sizes(static_cast<size_t>(t.dim()), -1);
-  sizes[0] = batch;
-  return t.expand(sizes);
+constexpr double kPositiveAestheticScore = 6.0, kNegativeAestheticScore = 2.5;
+
+double ValueOf(SizeField field, const text::SizeConditioning& size) {
+  switch (field) {
+    case SizeField::kHeight:
+      return size.height;
+    case SizeField::kWidth:
+      return size.width;
+    case SizeField::kCropHeight:
+      return size.crop_h;
+    case SizeField::kCropWidth:
+      return size.crop_w;
+    case SizeField::kTargetHeight:
+      return size.target_height;
+    case SizeField::kTargetWidth:
+      return size.target_width;
+    case SizeField::kAestheticScore:
+      return *size.aesthetic_score;
+  }
+  return 0;
+}
+
+text::SizeConditioning WithDefaults(text::SizeConditioning size, GuidanceSide side, int64_t height,
+                                    int64_t width) {
+  if (size.height == 0) size.height = static_cast<int>(height);
+  if (size.width == 0) size.width = static_cast<int>(width);
+  if (size.target_height == 0) size.target_height = size.height;
+  if (size.target_width == 0) size.target_width = size.width;
+  if (!size.aesthetic_score) {
+    size.aesthetic_score =
+        side == GuidanceSide::kPositive ? kPositiveAestheticScore : kNegativeAestheticScore;
+  }
+  return size;
 }
 
 }  // namespace
 
-UNetModel::UNetModel(const NamedTensors* tensors, const LatentFormat& latent_format,
-                     sampling::ModelSampling sampling, const nn::UNetConfig& config,
-                     std::vector<float> blank_concat)
-    : DiffusionModel(tensors, latent_format, std::move(sampling)),
-      unet_(nn::Scope(&store(), "diffusion_model"), config),
-      blank_concat_(std::move(blank_concat)) {}
+UNetModel::UNetModel(const NamedTensors* tensors, const UNetModelConfig& config)
+    : DiffusionModel(tensors, *config.latent_format, sampling::ModelSampling(config.sampling)),
+      unet_(nn::Scope(&store(), "diffusion_model"), config.unet),
+      blank_concat_(config.blank_concat),
+      size_fields_(config.size_fields) {}
 
-at::Tensor UNetModel::Concat(const at::Tensor& x, const text::Conditioning& conditioning) const {
-  if (conditioning.concat.defined()) return ToBatch(conditioning.concat.to(x.device()), x.size(0));
-  const at::Tensor blank = at::tensor(blank_concat_, at::kFloat).view({1, -1, 1, 1}).to(x.device());
-  return blank.expand({x.size(0), -1, x.size(2), x.size(3)});
+int64_t UNetModel::pooled_width() const {
+  if (size_fields_.empty()) return 0;
+  return unet_.config().class_channels -
+         kSizeEmbeddingWidth * static_cast<int64_t>(size_fields_.size());
+}
+
+at::Tensor UNetModel::Vector(const text::Conditioning& conditioning, GuidanceSide side,
+                             int64_t height, int64_t width) const {
+  if (size_fields_.empty()) return at::zeros({1, unet_.config().class_channels}, at::kFloat);
+  const int64_t downscale = latent_format().downscale;
+  text::SizeConditioning size;
+  if (conditioning.size) size = *conditioning.size;
+  size = WithDefaults(size, side, height * downscale, width * downscale);
+  std::vector<float> values;
+  for (SizeField field : size_fields_) values.push_back(static_cast<float>(ValueOf(field, size)));
+  const at::Tensor embedding =
+      nn::TimestepEmbedding(at::tensor(values, at::kFloat), kSizeEmbeddingWidth).view({1, -1});
+  const at::Tensor& pooled = conditioning.pooled;
+  return at::cat({pooled.to(at::kCPU), embedding.expand({pooled.size(0), -1})}, 1);
+}
+
+text::Conditioning UNetModel::Prepare(text::Conditioning conditioning, GuidanceSide side,
+                                      int64_t height, int64_t width) const {
+  if (unet_.config().class_channels > 0) {
+    conditioning.pooled = Vector(conditioning, side, height, width);
+    conditioning.size.reset();
+  }
+  return DiffusionModel::Prepare(std::move(conditioning), side, height, width);
 }
 
 at::Tensor UNetModel::Denoise(const at::Tensor& x, double sigma,
                               const text::Conditioning& conditioning) const {
-  at::Tensor input = sampling().CalculateInput(sigma, x);
-  if (!blank_concat_.empty()) input = at::cat({input, Concat(x, conditioning)}, 1);
-  const at::Tensor context = conditioning.cross_attention.to(x.device()).to(compute().dtype);
+  const int64_t batch = x.size(0);
+  at::Tensor input = sampling().CalculateInput(sigma, x).to(compute().dtype);
+  if (!blank_concat_.empty()) input = at::cat({input, Concat(x, conditioning, blank_concat_)}, 1);
   const at::Tensor timesteps =
-      at::full({x.size(0)}, sampling().TimestepOf(static_cast<float>(sigma)), x.options());
+      at::full({batch}, sampling().TimestepOf(static_cast<float>(sigma)), x.options());
+  at::Tensor vector;
+  if (unet_.config().class_channels > 0) vector = ToCompute(conditioning.pooled, batch);
   const at::Tensor output =
-      unet_.Forward(input.to(compute().dtype), timesteps, ToBatch(context, x.size(0)).contiguous());
+      unet_.Forward(input, timesteps, ToCompute(conditioning.cross_attention, batch), vector);
   return sampling().CalculateDenoised(sigma, output.to(at::kFloat), x);
 }
 

@@ -232,22 +232,27 @@ std::vector<std::unique_ptr<UNetBlock>> BuildBlocks(const Scope& scope,
 
 std::vector<std::unique_ptr<UNetBlock>> BuildMiddle(const Scope& scope, const UNetConfig& config) {
   std::vector<std::unique_ptr<UNetBlock>> result;
-  int64_t next = 0;
-  result.push_back(UNetBlock::OfResNet(scope / next++, config.middle_channels, config));
-  if (config.middle_transformer_depth > 0) {
-    result.push_back(UNetBlock::OfTransformer(scope / next++, config.middle_channels,
-                                              config.middle_transformer_depth, config));
-  }
-  result.push_back(UNetBlock::OfResNet(scope / next++, config.middle_channels, config));
+  if (config.middle == UNetConfig::Middle::kNone) return result;
+  result.push_back(UNetBlock::OfResNet(scope / 0, config.middle_channels, config));
+  if (config.middle == UNetConfig::Middle::kResNet) return result;
+  result.push_back(UNetBlock::OfTransformer(scope / 1, config.middle_channels,
+                                            config.middle_transformer_depth, config));
+  result.push_back(UNetBlock::OfResNet(scope / 2, config.middle_channels, config));
   return result;
+}
+
+std::optional<Linear> LabelEmbed(const Scope& scope, int64_t in, const UNetConfig& config) {
+  if (config.class_channels == 0) return std::nullopt;
+  return Linear(scope, in, config.time_embed_channels);
 }
 
 }  // namespace
 
 at::Tensor TimestepEmbedding(const at::Tensor& timesteps, int64_t width, double max_period) {
   const int64_t half = width / 2;
-  const at::Tensor frequencies = at::exp(at::arange(half, timesteps.options()) *
-                                         (-std::log(max_period) / static_cast<double>(half)));
+  // Rounded where the reference rounds: a large timestep would show the difference.
+  const at::Tensor frequencies =
+      at::exp(at::arange(half, timesteps.options()) * -std::log(max_period) / half);
   const at::Tensor angles = timesteps.unsqueeze(1) * frequencies.unsqueeze(0);
   at::Tensor embedding = at::cat({at::cos(angles), at::sin(angles)}, -1);
   return width % 2 == 0 ? embedding : at::constant_pad_nd(embedding, {0, 1});
@@ -258,6 +263,8 @@ UNet::UNet(const Scope& scope, const UNetConfig& config)
       time_embed_0_(scope / "time_embed" / 0, config.model_channels, config.time_embed_channels),
       time_embed_2_(scope / "time_embed" / 2, config.time_embed_channels,
                     config.time_embed_channels),
+      label_embed_0_(LabelEmbed(scope / "label_emb" / 0 / 0, config.class_channels, config)),
+      label_embed_2_(LabelEmbed(scope / "label_emb" / 0 / 2, config.time_embed_channels, config)),
       input_blocks_(BuildBlocks(scope / "input_blocks", config.input_blocks, config)),
       middle_(BuildMiddle(scope / "middle_block", config)),
       output_blocks_(BuildBlocks(scope / "output_blocks", config.output_blocks, config)),
@@ -267,10 +274,12 @@ UNet::UNet(const Scope& scope, const UNetConfig& config)
 UNet::~UNet() = default;
 
 at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps,
-                         const at::Tensor& context) const {
+                         const at::Tensor& context, const at::Tensor& vector) const {
   at::Tensor embedding = TimestepEmbedding(timesteps, config_.model_channels).to(x.scalar_type());
   embedding = time_embed_0_.Forward(embedding);
   embedding = time_embed_2_.Forward(at::silu_(embedding));
+  if (label_embed_0_)
+    embedding.add_(label_embed_2_->Forward(at::silu(label_embed_0_->Forward(vector))));
   at::silu_(embedding);  // every ResNet block starts from it
 
   at::Tensor h = x;

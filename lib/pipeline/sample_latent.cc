@@ -8,14 +8,15 @@
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
+#include "lib/pipeline/inpaint.h"
 #include "lib/sampling/guidance.h"
 #include "lib/sampling/sampler.h"
 
 namespace distorch::pipeline {
 namespace {
 
-// Repeating a context does not change softmax attention over it, so contexts of 77 and 154 tokens
-// can share a batch; but a much longer one costs more than a second pass.
+// Contexts of 77 and 154 tokens can share a batch where the model lets the shorter one be repeated;
+// but a much longer one costs more than a second pass.
 constexpr int64_t kMaxRepeats = 4;
 
 at::Tensor Expand(const at::Tensor& t, int64_t batch) {
@@ -25,12 +26,18 @@ at::Tensor Expand(const at::Tensor& t, int64_t batch) {
   return t.expand(sizes);
 }
 
-// `first` then `second` as one conditioning of 2N items, or nothing when their lengths are too far
-// apart.
-std::optional<text::Conditioning> Join(const text::Conditioning& first,
+// `first` then `second` as one conditioning of 2N items, or nothing when `model` cannot take them
+// together.
+std::optional<text::Conditioning> Join(const models::DiffusionModel& model,
+                                       const text::Conditioning& first,
                                        const text::Conditioning& second, int64_t batch) {
-  if (first.concat.defined() != second.concat.defined()) return std::nullopt;
+  if (first.concat.defined() != second.concat.defined() ||
+      first.pooled.defined() != second.pooled.defined() || first.guidance != second.guidance ||
+      first.size != second.size) {
+    return std::nullopt;
+  }
   const int64_t a = first.cross_attention.size(1), b = second.cross_attention.size(1);
+  if (a != b && !model.context_may_repeat()) return std::nullopt;
   const int64_t length = std::lcm(a, b);
   if (length > kMaxRepeats * std::min(a, b)) return std::nullopt;
   auto repeat = [&](const at::Tensor& t) {
@@ -38,15 +45,11 @@ std::optional<text::Conditioning> Join(const text::Conditioning& first,
   };
   text::Conditioning joined = first;
   joined.cross_attention = at::cat({repeat(first.cross_attention), repeat(second.cross_attention)});
+  if (first.pooled.defined())
+    joined.pooled = at::cat({Expand(first.pooled, batch), Expand(second.pooled, batch)});
   if (first.concat.defined())
     joined.concat = at::cat({Expand(first.concat, batch), Expand(second.concat, batch)});
   return joined;
-}
-
-text::Conditioning ToDevice(text::Conditioning conditioning, const at::Device& device) {
-  conditioning.cross_attention = conditioning.cross_attention.to(device);
-  if (conditioning.concat.defined()) conditioning.concat = conditioning.concat.to(device);
-  return conditioning;
 }
 
 // Evaluates both conditionings, in one batch where possible.
@@ -56,9 +59,11 @@ class TwoSidedModel {
                 const CancelToken& cancel)
       : model_(model),
         cancel_(cancel),
-        positive_(ToDevice(inputs.positive, model.compute().device)),
-        negative_(ToDevice(inputs.negative, model.compute().device)),
-        joined_(Join(negative_, positive_, inputs.latent.size(0))) {}
+        positive_(model.Prepare(inputs.positive, models::GuidanceSide::kPositive,
+                                inputs.latent.size(2), inputs.latent.size(3))),
+        negative_(model.Prepare(inputs.negative, models::GuidanceSide::kNegative,
+                                inputs.latent.size(2), inputs.latent.size(3))),
+        joined_(Join(model, negative_, positive_, inputs.latent.size(0))) {}
 
   absl::StatusOr<sampling::Predictions> operator()(const at::Tensor& x, double sigma,
                                                    bool with_uncond) const {
@@ -105,15 +110,35 @@ absl::Status CheckInputs(const models::DiffusionModel& model, const SampleInputs
   return check("negative", inputs.negative);
 }
 
+// An inpainting UNet that was shown no picture sees what the mask keeps. (Flux's sees nothing, in
+// the reference, too.)
+void ShowWhatIsKept(const models::DiffusionModel& model, const at::Tensor& latent,
+                    SampleInputs* inputs) {
+  const at::Tensor& mask = inputs->noise_mask;
+  if (model.concat_channels() != latent.size(1) + 1) return;
+  if (!mask.defined() || mask.dim() < 2 || mask.numel() == 0) return;  // Sample refuses such masks
+  const at::Tensor masks = mask.reshape({-1, 1, mask.size(-2), mask.size(-1)});
+  const int64_t batch = latent.size(0), repeats = (batch + masks.size(0) - 1) / masks.size(0);
+  const at::Tensor per_item = masks.repeat({repeats, 1, 1, 1}).slice(0, 0, batch);
+  for (text::Conditioning* side : {&inputs->positive, &inputs->negative}) {
+    if (!side->concat.defined()) side->concat = ConcatOf(model, latent, per_item);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model,
-                                        const SampleInputs& inputs, const CancelToken& cancel,
+                                        const SampleInputs& given, const CancelToken& cancel,
                                         const StepObserver& observer) {
-  RETURN_IF_ERROR(CheckInputs(model, inputs));
+  RETURN_IF_ERROR(CheckInputs(model, given));
   return RunTorchOr<at::Tensor>([&]() -> absl::StatusOr<at::Tensor> {
+    SampleInputs inputs = given;
     const at::Device device = model.compute().device;
-    const double scale = model.latent_format().scale;
+    const models::LatentFormat& format = model.latent_format();
+    // A latent of zeros stands for an unknown image in every space.
+    const at::Tensor latent =
+        inputs.latent.any().item<bool>() ? format.ToModel(inputs.latent) : inputs.latent;
+    ShowWhatIsKept(model, latent, &inputs);
     const sampling::GuidedModel guided =
         sampling::ClassifierFreeGuidance(TwoSidedModel(model, inputs, cancel), inputs.cfg,
                                          sampling::SamplerNeedsUncond(inputs.args.sampler_name));
@@ -125,9 +150,9 @@ absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model,
     if (inputs.noise.defined()) noise = inputs.noise.to(device);
     if (inputs.noise_mask.defined()) mask = inputs.noise_mask.to(device);
     ASSIGN_OR_RETURN(const at::Tensor sampled,
-                     sampling::Sample(model.sampling(), guided, (inputs.latent * scale).to(device),
-                                      noise, mask, inputs.args, on_step));
-    return (sampled.to(at::kCPU) / scale).contiguous();
+                     sampling::Sample(model.sampling(), guided, latent.to(device), noise, mask,
+                                      inputs.args, on_step));
+    return format.ToUser(sampled.to(at::kCPU)).contiguous();
   });
 }
 

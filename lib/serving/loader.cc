@@ -22,7 +22,7 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 }
 
 absl::StatusOr<models::Skeleton> Detect(const std::string& ckpt_name, const CheckpointFile& file) {
-  auto skeleton = models::BuildSkeleton(file.index());
+  auto skeleton = models::BuildSkeleton(file);
   if (!skeleton.ok()) return InCheckpoint(ckpt_name, skeleton.status());
   return skeleton;
 }
@@ -249,6 +249,7 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->placement = std::move(component.placement);
   loaded->placement.blocks.clear();
   loaded->fields = std::move(component.fields);
+  loaded->high_precision_loras = plan.high_precision_loras;
   loaded->component = std::move(component.component);
   ASSIGN_OR_RETURN(
       loaded->reservation,

@@ -8,8 +8,10 @@
 namespace distorch::models {
 
 const ModelFamily& Sd1Family();
-// The same with a mask and a masked image beside the latent: 9 input channels.
+// With a mask and a masked picture beside the latent: 9 input channels.
 const ModelFamily& Sd1InpaintFamily();
+// With the picture to edit beside the latent: 8 input channels (instruct-pix2pix).
+const ModelFamily& Sd1InstructFamily();
 
 }  // namespace distorch::models
 
