@@ -4,11 +4,13 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
+#include "lib/serving/observer.h"
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/options.h"
@@ -19,8 +21,8 @@ namespace {
 
 // A typing error in a folder's name would otherwise only show as a missing checkpoint.
 void WarnOfMissingFolders(const Options& options, Logger* logger) {
-  for (const auto* dirs :
-       {&options.core.checkpoint_dirs, &options.core.lora_dirs, &options.core.embedding_dirs}) {
+  for (const auto* dirs : {&options.core.checkpoint_dirs, &options.core.lora_dirs,
+                           &options.core.embedding_dirs, &options.core.vae_approx_dirs}) {
     for (const std::string& dir : *dirs) {
       std::error_code ignored;
       if (!std::filesystem::is_directory(dir, ignored))
@@ -29,10 +31,29 @@ void WarnOfMissingFolders(const Options& options, Logger* logger) {
   }
 }
 
+// What the core tells: numbers to the metrics, sentences to the log.
+class CoreObserver : public Observer {
+ public:
+  CoreObserver(Metrics* metrics, Logger* logger) : metrics_(metrics), logger_(logger) {}
+
+  void PhaseDone(std::string_view phase, std::string_view family, double seconds) override {
+    metrics_->PhaseDone(phase, family, seconds);
+  }
+  void PlanError(std::string_view family, double ratio) override {
+    metrics_->PlanError(family, ratio);
+  }
+  void Warning(std::string_view message) override { logger_->Warning(message); }
+
+ private:
+  Metrics* const metrics_;
+  Logger* const logger_;
+};
+
 absl::Status RunDaemon(const Options& options, Logger* logger) {
   WarnOfMissingFolders(options, logger);
   Metrics metrics({std::string(DistorchdVersion()), TorchVersion(), CudaVersion()});
-  absl::StatusOr<std::unique_ptr<DaemonCore>> core = DaemonCore::Create(options.core, &metrics);
+  CoreObserver observer(&metrics, logger);
+  absl::StatusOr<std::unique_ptr<DaemonCore>> core = DaemonCore::Create(options.core, &observer);
   if (!core.ok()) return core.status();
   return Serve(options, core->get(), &metrics, logger);
 }

@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "lib/base/status_macros.h"
 
 namespace distorch::ctl {
 namespace {
@@ -32,15 +33,31 @@ std::vector<std::string> ImageNames(const std::string& output, int count) {
 }
 
 std::string PreviewName(const std::string& output, int step) {
-  return WithSuffix(output, absl::StrFormat("-preview-%03d", step));
+  const fs::path as_png = fs::path(output).replace_extension(".png");
+  return WithSuffix(as_png.string(), absl::StrFormat("-preview-%03d", step));
 }
 
-absl::Status CheckOutput(const std::string& output) {
-  fs::path path(output);
-  if (absl::AsciiStrToLower(path.extension().string()) != ".png") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--output '", output, "': images are PNG, so the name must end with .png"));
+absl::StatusOr<std::string> FormatOf(const std::string& output) {
+  const std::string extension = absl::AsciiStrToLower(fs::path(output).extension().string());
+  if (extension == ".jpg") return "jpeg";
+  if (extension == ".png" || extension == ".jpeg" || extension == ".webp")
+    return extension.substr(1);
+  return absl::InvalidArgumentError(
+      absl::StrCat("--output '", output, "': the name must end with .png, .jpg, .jpeg or .webp"));
+}
+
+std::string ExtensionOf(const std::string& image_format) {
+  return image_format == "jpeg" ? ".jpg" : absl::StrCat(".", image_format);
+}
+
+absl::Status CheckOutput(const std::string& output, const std::string& image_format) {
+  ASSIGN_OR_RETURN(const std::string format, FormatOf(output));
+  if (format != image_format) {
+    return absl::InvalidArgumentError(absl::StrCat("--output '", output, "': not the name of a ",
+                                                   image_format, " image, which ends with ",
+                                                   ExtensionOf(image_format)));
   }
+  const fs::path path(output);
   std::error_code error;
   fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   if (!fs::is_directory(folder, error)) {

@@ -11,6 +11,12 @@
 
 namespace distorch::models {
 
+// In pixels of the image. A tile's side is at least 8 latent pixels.
+struct VaeTiling {
+  int64_t tile_size = 512;
+  int64_t overlap = 64;  // of neighbours; a quarter of the tile where that is less
+};
+
 class VaeModel : public nn::Component {
  public:
   VaeModel(const NamedTensors* tensors, const nn::VaeConfig& config);
@@ -26,7 +32,19 @@ class VaeModel : public nn::Component {
   // of downscale, as the reference does.
   absl::StatusOr<at::Tensor> Encode(const at::Tensor& images, const CancelToken& cancel) const;
 
+  // The same by tiles (lib/models/tiling.h): near to the whole, in memory bounded by the tile on
+  // the VAE's device; `cancel` is checked between tiles.
+  absl::StatusOr<at::Tensor> DecodeTiled(const at::Tensor& latents, const VaeTiling& tiling,
+                                         const CancelToken& cancel) const;
+  absl::StatusOr<at::Tensor> EncodeTiled(const at::Tensor& images, const VaeTiling& tiling,
+                                         const CancelToken& cancel) const;
+
  private:
+  // One item, on the CPU, in float32: [1, C, h, w] -> [1, 3, H, W] in -1…1, and back.
+  at::Tensor DecodeOne(const at::Tensor& latent) const;
+  at::Tensor EncodeOne(const at::Tensor& image) const;
+  at::Tensor CropToCells(const at::Tensor& images) const;
+
   nn::AutoencoderKl vae_;
 };
 

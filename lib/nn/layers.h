@@ -46,6 +46,7 @@ class Conv2d {
  public:
   struct Options {
     int64_t kernel = 3, stride = 1, padding = 1;
+    bool bias = true;
   };
   Conv2d(const Scope& scope, int64_t in, int64_t out, Options options);
   at::Tensor Forward(const at::Tensor& x) const;

@@ -7,6 +7,11 @@
 #include <cstring>
 
 namespace distorch::pipeline {
+namespace {
+
+constexpr int64_t kMaxPreviewSide = 512;
+
+}  // namespace
 
 Image8 ToImage8(const at::Tensor& image) {
   const at::Tensor bytes = image.mul(255).clamp(0, 255).to(at::kByte).contiguous();
@@ -32,7 +37,31 @@ Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& forma
       to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
   }
   const at::Tensor first = latent[0].to(at::kCPU).to(at::kFloat).permute({1, 2, 0});  // [h, w, C]
-  return ToImage8(at::matmul(first, to_rgb).add_(1).div_(2).clamp_(0, 1));
+  const at::Tensor bias = at::tensor(at::ArrayRef<float>(format.rgb_bias.data(), 3));
+  return ToImage8(at::addmm(bias, first.flatten(0, 1), to_rgb)
+                      .view({first.size(0), first.size(1), 3})
+                      .add_(1)
+                      .div_(2)
+                      .clamp_(0, 1));
+}
+
+Image8 DecodedPreview(const at::Tensor& latent, const nn::Taesd& decoder) {
+  at::Tensor image = decoder.Decode(latent.slice(0, 0, 1)).clamp_(0, 1);
+  const int64_t longest = std::max(image.size(2), image.size(3));
+  if (longest > kMaxPreviewSide) {
+    const int64_t factor = (longest + kMaxPreviewSide - 1) / kMaxPreviewSide;
+    image = at::avg_pool2d(image, {factor, factor}, {}, 0, /*ceil_mode=*/true);
+  }
+  return ToImage8(image[0].permute({1, 2, 0}).to(at::kCPU));
+}
+
+at::Tensor Resize(const at::Tensor& image, int64_t height, int64_t width) {
+  if (image.size(1) == height && image.size(2) == width) return image;
+  return at::upsample_bilinear2d(image.permute({0, 3, 1, 2}).contiguous(), {height, width},
+                                 /*align_corners=*/false)
+      .permute({0, 2, 3, 1})
+      .clamp(0, 1)
+      .contiguous();
 }
 
 at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width) {
@@ -44,12 +73,9 @@ at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width) {
                     static_cast<int64_t>(std::llround(static_cast<double>(size) * scale)));
   };
   const int64_t h = scaled(image.size(1), height), w = scaled(image.size(2), width);
-  const at::Tensor resized =
-      at::upsample_bilinear2d(image.permute({0, 3, 1, 2}).contiguous(), {h, w}, false);
-  return resized.permute({0, 2, 3, 1})
+  return Resize(image, h, w)
       .narrow(1, (h - height) / 2, height)
       .narrow(2, (w - width) / 2, width)
-      .clamp(0, 1)
       .contiguous();
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "lib/models/latent_format.h"
+#include "lib/nn/taesd.h"
 #include "lib/pipeline/image8.h"
 
 namespace distorch::pipeline {
@@ -19,8 +20,14 @@ at::Tensor FromImage8(const Image8& image);
 // latent pixel.
 Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& format);
 
-// `image` [N, H, W, 3] to [N, height, width, 3], bilinear, cropped around the centre to keep its
-// proportions.
+// The same through a tiny decoder, which computes on the latent's device: a pixel an image pixel,
+// but shrunk by a whole factor to at most 512 a side. Throws as LibTorch does.
+Image8 DecodedPreview(const at::Tensor& latent, const nn::Taesd& decoder);
+
+// `image` [N, H, W, C] to [N, height, width, C], bilinear.
+at::Tensor Resize(const at::Tensor& image, int64_t height, int64_t width);
+
+// The same, cropped around the centre to keep its proportions.
 at::Tensor ResizeCover(const at::Tensor& image, int64_t height, int64_t width);
 
 }  // namespace distorch::pipeline

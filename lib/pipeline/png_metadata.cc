@@ -133,7 +133,7 @@ LoadedModels AddLoaders(const GenerationParameters& p, Graph* graph) {
     loaded.model = node[0];
     loaded.clip = node[1];
   }
-  if (p.stop_at_clip_layer != -1) {
+  if (p.stop_at_clip_layer != 0) {
     loaded.clip = graph->Add("CLIPSetLastLayer", {{"stop_at_clip_layer", p.stop_at_clip_layer},
                                                   {"clip", loaded.clip}})[0];
   }
@@ -180,7 +180,7 @@ std::string WebUiInfotext(const GenerationParameters& p) {
   add("Size", absl::StrCat(p.width, "x", p.height));
   add("Model", ModelName(p.ckpt_name));
   if (p.from_image || p.denoise != 1) add("Denoising strength", p.denoise);
-  if (p.stop_at_clip_layer != -1) add("Clip skip", -p.stop_at_clip_layer);
+  if (p.stop_at_clip_layer != 0) add("Clip skip", -p.stop_at_clip_layer);
   add("Version", p.version);
 
   std::string text = p.prompt;

@@ -26,8 +26,8 @@ struct GenerationParameters {
     std::string name;
     double strength_model = 1, strength_clip = 1;
   };
-  std::vector<Lora> loras;  // in the order applied
-  int stop_at_clip_layer = -1;
+  std::vector<Lora> loras;     // in the order applied
+  int stop_at_clip_layer = 0;  // 0: the family's own
   uint64_t seed = 0;
   int steps = 20;
   double cfg = 8;

@@ -15,6 +15,9 @@ class Observer {
   virtual void PhaseDone(std::string_view phase, std::string_view family, double seconds) {
     (void)phase, (void)family, (void)seconds;
   }
+  // Something the operator would want to know, in a sentence without a full stop. Never has what
+  // clients sent in it.
+  virtual void Warning(std::string_view message) { (void)message; }
   // |measured - planned| / planned of a finished load.
   virtual void PlanError(std::string_view family, double ratio) { (void)family, (void)ratio; }
 };

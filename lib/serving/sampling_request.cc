@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
+#include "lib/base/torch_status.h"
 #include "lib/pipeline/pixels.h"
 #include "lib/pipeline/png_codec.h"
 #include "lib/sampling/sample.h"
@@ -16,12 +17,35 @@ namespace {
 constexpr double kMaxCfg = 1000;  // far above any use; keeps float32 finite
 constexpr size_t kMaxPromptBytes = 1 << 20;
 
+// PNG; empty when there could be none: a preview is never worth a request.
+std::string Preview(const at::Tensor& denoised, const models::LatentFormat& format,
+                    const nn::Taesd* decoder) {
+  absl::StatusOr<Image8> image = absl::NotFoundError("no decoder");
+  if (decoder != nullptr) {
+    image = RunTorchOr<Image8>([&] { return pipeline::DecodedPreview(denoised, *decoder); });
+  }
+  if (!image.ok()) {
+    image = RunTorchOr<Image8>([&] { return pipeline::LatentPreview(denoised, format); });
+  }
+  if (!image.ok()) return "";
+  return EncodePng(*image, {}).value_or("");
+}
+
 }  // namespace
 
 absl::Status CheckPrompt(std::string_view field, const std::string& text) {
   if (text.size() <= kMaxPromptBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       field, ": ", text.size(), " bytes are too long; allowed: up to ", kMaxPromptBytes));
+}
+
+absl::Status CheckTileSize(int tile_size) {
+  constexpr int kMin = 64, kMax = 8192, kUnit = 8;
+  if (tile_size == 0 || (tile_size >= kMin && tile_size <= kMax && tile_size % kUnit == 0))
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("tile_size: ", tile_size,
+                                                 "; allowed: 0, or multiples of ", kUnit, " from ",
+                                                 kMin, " to ", kMax));
 }
 
 absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options,
@@ -46,8 +70,8 @@ absl::StatusOr<sampling::SampleArgs> ToSampleArgs(const SamplingOptions& options
 }
 
 pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_every,
-                                   const models::LatentFormat& format, Observer* observer,
-                                   const std::string& family) {
+                                   const models::LatentFormat& format, PreviewDecoders* decoders,
+                                   Observer* observer, const std::string& family) {
   auto last =
       std::make_shared<std::chrono::steady_clock::time_point>(std::chrono::steady_clock::now());
   return
@@ -61,8 +85,7 @@ pipeline::StepObserver ReportSteps(const InferCallbacks& callbacks, int preview_
         observer->PhaseDone("step", family, event.seconds);
         if (!progress) return;
         if (preview_every > 0 && step % preview_every == 0 && step < steps) {
-          auto png = EncodePng(pipeline::LatentPreview(denoised, format), {});
-          if (png.ok()) event.preview_png = *std::move(png);  // a preview is never worth a request
+          event.preview_png = Preview(denoised, format, decoders->For(format));
         }
         progress(event);
       };

@@ -22,13 +22,28 @@ TEST(ImageNamesTest, NumbersOnlyBatches) {
 
 TEST(PreviewNameTest, StandsBesideTheOutput) {
   EXPECT_EQ(PreviewName("out/b.png", 7), "out/b-preview-007.png");
+  EXPECT_EQ(PreviewName("out/b.webp", 7), "out/b-preview-007.png");
 }
 
-TEST(CheckOutputTest, WantsAPngInAFolderThatExists) {
-  EXPECT_TRUE(CheckOutput("b.png").ok());
-  EXPECT_TRUE(CheckOutput(TempPath("b.PNG")).ok());
-  for (const char* bad : {"b.jpg", "b", ".png", "/no/such/folder/b.png"}) {
-    absl::Status status = CheckOutput(bad);
+TEST(FormatOfTest, FollowsTheExtension) {
+  EXPECT_EQ(FormatOf("a.PNG").value(), "png");
+  EXPECT_EQ(FormatOf("a.jpg").value(), "jpeg");
+  EXPECT_EQ(FormatOf("a.jpeg").value(), "jpeg");
+  EXPECT_EQ(FormatOf("a.b/c.webp").value(), "webp");
+  EXPECT_EQ(FormatOf("a.bmp").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ExtensionOf("png"), ".png");
+  EXPECT_EQ(ExtensionOf("jpeg"), ".jpg");
+  EXPECT_EQ(ExtensionOf("webp"), ".webp");
+}
+
+TEST(CheckOutputTest, WantsANameOfTheFormatInAFolderThatExists) {
+  EXPECT_TRUE(CheckOutput("b.png", "png").ok());
+  EXPECT_TRUE(CheckOutput(TempPath("b.PNG"), "png").ok());
+  EXPECT_TRUE(CheckOutput("b.jpg", "jpeg").ok());
+  EXPECT_TRUE(CheckOutput("b.jpeg", "jpeg").ok());
+  EXPECT_TRUE(CheckOutput("b.webp", "webp").ok());
+  for (const char* bad : {"b.jpg", "b.gif", "b", ".png", "/no/such/folder/b.png"}) {
+    absl::Status status = CheckOutput(bad, "png");
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
     EXPECT_THAT(std::string(status.message()), HasSubstr(bad));
   }

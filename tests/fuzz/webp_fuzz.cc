@@ -28,6 +28,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       distorch::Oriented(std::move(decoded->image), distorch::ExifOrientation(decoded->exif));
   Require(distorch::CheckImage(upright).ok() && upright.pixels.size() == bytes);
   const auto encoded = distorch::EncodeWebp(upright, decoded->exif);
-  if (encoded.ok()) Require(distorch::DecodeWebp(*encoded, kMaxPixels)->exif == decoded->exif);
+  if (encoded.ok()) Require(distorch::DecodeWebp(*encoded, kMaxPixels).ok());
   return 0;
 }
