@@ -85,11 +85,9 @@ void AppendModels(const std::vector<ModelInfo>& models, std::vector<MetricFamily
   std::map<std::tuple<std::string, std::string, std::string>, int64_t> bytes;
   for (const ModelInfo& model : models) {
     ++states[model.state];
-    if (model.shares_weights) continue;
     const std::string component = model.kind == "model" ? "unet" : model.kind;
-    for (const DeviceBytes& device : model.devices) {
-      bytes[{model.ckpt_name, component, device.device}] += device.measured_bytes;
-    }
+    for (const auto& [device, unshared] : model.unshared_bytes)
+      bytes[{model.ckpt_name, component, device}] += unshared;
   }
   MetricFamily by_state = GaugeFamily("distorchd_models", "Handles that are open, by state.");
   for (const auto& [state, count] : states) Add(&by_state, {{"state", state}}, count);

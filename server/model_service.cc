@@ -149,12 +149,16 @@ grpc::ServerWriteReactor<v1::LoadCheckpointEvent>* ModelService::LoadCheckpointS
 }
 
 grpc::ServerUnaryReactor* ModelService::ApplyLora(grpc::CallbackServerContext* context,
-                                                  const v1::ApplyLoraRequest*,
-                                                  v1::ApplyLoraResponse*) {
-  return UnaryCall::Run(monitor_, context, "ApplyLora", [](const UnaryCallPtr& call) {
-    call->Finish(
-        absl::UnimplementedError("this version of distorchd applies no LoRA; merge it into the "
-                                 "checkpoint before loading it"));
+                                                  const v1::ApplyLoraRequest* request,
+                                                  v1::ApplyLoraResponse* response) {
+  return UnaryCall::Run(monitor_, context, "ApplyLora", [&](const UnaryCallPtr& call) {
+    absl::StatusOr<ApplyLoraSpec> spec = ToApplyLoraSpec(*request);
+    if (!spec.ok()) return call->Finish(spec.status());
+    core_->ApplyLora(*spec, call->cancel(),
+                     [call, response](absl::StatusOr<ApplyLoraResult> result) {
+                       if (result.ok()) ToProto(*result, response);
+                       call->Finish(result.status());
+                     });
   });
 }
 

@@ -18,6 +18,7 @@ namespace distorch {
 
 absl::StatusOr<LoadSpec> ToLoadSpec(const v1::LoadCheckpointRequest& request);
 absl::StatusOr<UnloadSpec> ToUnloadSpec(const v1::UnloadRequest& request);
+absl::StatusOr<ApplyLoraSpec> ToApplyLoraSpec(const v1::ApplyLoraRequest& request);
 absl::Status CheckClipSkip(const v1::SetClipSkipRequest& request);
 
 absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& request);
@@ -33,6 +34,7 @@ void ToProto(const std::vector<ModelInfo>& models, v1::ListModelsResponse* out);
 void ToProto(const CheckpointPlan& plan, v1::PlanCheckpointResponse* out);
 void ToProto(const LoadProgress& progress, v1::LoadCheckpointEvent* out);
 void ToProto(const LoadResult& result, v1::LoadCheckpointResponse* out);
+void ToProto(const ApplyLoraResult& result, v1::ApplyLoraResponse* out);
 void ToProto(const UnloadReceipt& receipt, v1::UnloadResponse* out);
 
 void ToProto(EncodeTextResult result, v1::EncodeTextResponse* out);

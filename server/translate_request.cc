@@ -178,6 +178,16 @@ absl::StatusOr<UnloadSpec> ToUnloadSpec(const v1::UnloadRequest& in) {
   return UnloadSpec{{in.handles().begin(), in.handles().end()}, in.all(), in.force()};
 }
 
+absl::StatusOr<ApplyLoraSpec> ToApplyLoraSpec(const v1::ApplyLoraRequest& in) {
+  if (in.model().empty() && in.clip().empty())
+    return Bad("model", "is required unless clip is given");
+  if (!in.model().empty()) RETURN_IF_ERROR(CheckHandle("model", in.model()));
+  if (!in.clip().empty()) RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
+  if (in.lora_name().empty()) return Bad("lora_name", "is required");
+  return ApplyLoraSpec{in.model(), in.clip(), in.lora_name(), in.strength_model(),
+                       in.strength_clip()};
+}
+
 absl::Status CheckClipSkip(const v1::SetClipSkipRequest& in) {
   RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
   if (in.stop_at_layer() > -1) {

@@ -116,6 +116,14 @@ void ToProto(const LoadResult& result, v1::LoadCheckpointResponse* out) {
   out->mutable_phase_seconds()->insert(result.phase_seconds.begin(), result.phase_seconds.end());
 }
 
+void ToProto(const ApplyLoraResult& result, v1::ApplyLoraResponse* out) {
+  out->set_model(result.model);
+  out->set_clip(result.clip);
+  out->set_patched(result.patched);
+  for (const std::string& key : result.unmatched_keys) out->add_unmatched_keys(CleanUtf8(key));
+  out->set_unmatched_count(result.unmatched_count);
+}
+
 void ToProto(const UnloadReceipt& receipt, v1::UnloadResponse* out) {
   for (const auto& [device, bytes] : receipt.freed_bytes) {
     v1::DeviceFreed* freed = out->add_freed();

@@ -61,6 +61,8 @@ absl::Status ApplyLora(Session& session, HandleFlags handles, v1::ApplyLoraReque
   for (const std::string& key : response.unmatched_keys()) {
     session.Print(absl::StrCat("unmatched  ", Printable(key), "\n"));
   }
+  const int64_t more = response.unmatched_count() - response.unmatched_keys_size();
+  if (more > 0) session.Print(absl::StrCat("unmatched  ", more, " more\n"));
   return absl::OkStatus();
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "lib/device/device_id.h"
 #include "lib/distorch/named_tensor.h"
 #include "lib/distorch/transfer_meter.h"
+#include "lib/distorch/weight_patch.h"
 
 namespace distorch {
 
@@ -30,9 +32,23 @@ struct Param {
   std::optional<NamedTensor> source;
   std::vector<int64_t> shape;
   DType file_dtype = DType::kF32;
+  // One float that the file's values are to be multiplied by ("NAME.scale_weight" of scaled fp8
+  // files); nullptr: they are the values.
+  const TensorInfo* scale = nullptr;
 
   int64_t elements() const;
-  int64_t file_bytes() const { return elements() * static_cast<int64_t>(DTypeSize(file_dtype)); }
+  int64_t file_bytes() const { return BytesIn(file_dtype); }
+  // Bytes of the parameter in `dtype`.
+  int64_t BytesIn(DType dtype) const {
+    return static_cast<int64_t>(BytesOf(dtype, static_cast<uint64_t>(elements())));
+  }
+};
+
+// How one of a slot's tensors is stored.
+struct StorageFormat {
+  // Quantized: the tensor is the blocks' bytes.
+  DType dtype = DType::kF32;
+  float scale = 1;  // what is stored is to be multiplied by it
 };
 
 // Weight and bias ready for one layer's forward pass. Copies brought from another device or
@@ -71,27 +87,47 @@ class WeightSlot {
   int64_t file_bytes() const;
 
   // The weights on `device` in `dtype`. Resident ones are returned as they are; others are copied
-  // there in their stored type (fewer bytes cross the link) and converted there. Throws c10::Error
-  // as LibTorch does, also out-of-memory: call it inside RunTorch. The slot must be filled.
+  // there in their stored type (fewer bytes cross the link) and converted there; patched ones are
+  // converted to float32, patched, and only then converted. Quantized ones are dequantized on
+  // `device`. Throws c10::Error as LibTorch does, also out-of-memory: call it inside RunTorch. The
+  // slot must be filled.
   WeightLease Acquire(const at::Device& device, at::ScalarType dtype) const;
   // The same for the device and type of `activations`.
   WeightLease Acquire(const at::Tensor& activations) const {
     return Acquire(activations.device(), activations.scalar_type());
   }
 
-  // PlaceWeights's side. `tensors` parallel params() and lie on one device. `meter` outlives the
-  // slot; its devices are in DeviceManager's order (accelerators by LibTorch index, cpu last).
-  void Fill(std::vector<at::Tensor> tensors, TransferMeter* meter);
+  // PlaceWeights's side. `tensors` and `formats` parallel params(); the tensors lie on one device.
+  // `meter` outlives the slot; its devices are in DeviceManager's order (accelerators by LibTorch
+  // index, cpu last).
+  void Fill(std::vector<at::Tensor> tensors, std::vector<StorageFormat> formats,
+            TransferMeter* meter);
+  // Instead of Fill: the stored tensors and the patches of `base`, a filled slot of another
+  // component with the same parameters. Nothing is copied; the tensors live as long as either.
+  void Share(const WeightSlot& base);
   bool filled() const { return !stored_.empty(); }
   const std::vector<at::Tensor>& stored() const { return stored_; }
   int64_t stored_bytes() const;
   void Clear();
 
+  // The adapters' side, after Share and before use. `param` indexes params(). Patches apply in the
+  // order in which they were added; `rounding` after them, when there are any.
+  void AddPatch(size_t param, std::shared_ptr<const WeightPatch> patch);
+  void set_rounding(size_t param, std::shared_ptr<const WeightPatch> rounding);
+
  private:
+  struct Patches {
+    std::vector<std::shared_ptr<const WeightPatch>> list;
+    std::shared_ptr<const WeightPatch> rounding;
+  };
+  static at::Tensor ApplyPatches(const Patches& patches, at::Tensor parameter);
+
   std::string name_;
   bool has_bias_member_;
   std::vector<Param> params_;
   std::vector<at::Tensor> stored_;
+  std::vector<StorageFormat> formats_;  // parallel to stored_
+  std::vector<Patches> patches_;        // parallel to params_
   TransferMeter* meter_ = nullptr;
 };
 

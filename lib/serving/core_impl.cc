@@ -31,13 +31,18 @@ void KeepActivationsInOneHeap() {
   mallopt(M_TRIM_THRESHOLD, kNeverTrim);  // an unload trims
 }
 
-absl::StatusOr<std::vector<std::string>> CheckpointFolders(const CoreOptions& options) {
-  std::vector<std::string> folders = options.checkpoint_dirs;
-  if (!options.extra_model_paths.empty()) {
-    auto extra = ReadExtraModelPaths(options.extra_model_paths);
-    if (!extra.ok()) return Within("--extra_model_paths", extra.status());
-    folders.insert(folders.end(), extra->checkpoints.begin(), extra->checkpoints.end());
-  }
+// The options' folders before those of --extra_model_paths.
+absl::StatusOr<ExtraModelPaths> Folders(const CoreOptions& options) {
+  ExtraModelPaths folders{options.checkpoint_dirs, options.lora_dirs, options.embedding_dirs};
+  if (options.extra_model_paths.empty()) return folders;
+  auto extra = ReadExtraModelPaths(options.extra_model_paths);
+  if (!extra.ok()) return Within("--extra_model_paths", extra.status());
+  const auto append = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
+    to->insert(to->end(), from.begin(), from.end());
+  };
+  append(extra->checkpoints, &folders.checkpoints);
+  append(extra->loras, &folders.loras);
+  append(extra->embeddings, &folders.embeddings);
   return folders;
 }
 
@@ -49,7 +54,7 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
     return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
-  ASSIGN_OR_RETURN(std::vector<std::string> folders, CheckpointFolders(options));
+  ASSIGN_OR_RETURN(ExtraModelPaths folders, Folders(options));
   DeviceOptions device_options;
   device_options.simulate_devices = options.simulate_devices;
   device_options.compute_dtype = options.compute_dtype;
@@ -68,14 +73,16 @@ std::string CudaVersion() {
   return absl::StrCat(at::detail::getCUDAHooks().versionCUDART());
 }
 
-CoreImpl::CoreImpl(const CoreOptions& options, std::vector<std::string> checkpoint_folders,
+CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
                    std::unique_ptr<DeviceManager> devices, Observer* observer)
     : observer_(observer != nullptr ? observer : &no_observer_),
-      checkpoints_("checkpoint", std::move(checkpoint_folders)),
+      checkpoints_("checkpoint", std::move(folders.checkpoints)),
+      loras_("lora", std::move(folders.loras)),
       devices_(std::move(devices)),
       ledger_(devices_->Memory()),
       meter_(devices_->devices()),
       loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_),
+      lora_applier_(loras_, *devices_, &ledger_, &registry_),
       inference_(devices_->devices(), &registry_, &runner_, observer_),
       runner_(devices_->devices(), options.queue_limit, observer_),
       load_executor_("load", options.queue_limit),
@@ -123,22 +130,20 @@ absl::StatusOr<CheckpointPlan> CoreImpl::PlanCheckpoint(const LoadSpec& spec) {
   return RunTorchOr<CheckpointPlan>([&] { return loader_.Plan(spec); });
 }
 
-void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
-                              std::function<void(const LoadProgress&)> progress,
-                              Done<LoadResult> done) {
+template <typename T, typename Work>
+void CoreImpl::PostLoad(CancelTokenPtr cancel, Done<T> done, Work work) {
   {
     absl::MutexLock lock(&mutex_);
     loads_.insert(cancel);
   }
-  auto shared_done = std::make_shared<Done<LoadResult>>(std::move(done));
+  auto shared_done = std::make_shared<Done<T>>(std::move(done));
   const auto forget = [this, cancel] {
     absl::MutexLock lock(&mutex_);
     loads_.erase(loads_.find(cancel));
     leases_changed_ = true;
   };
-  Executor::Job job = [this, spec, cancel, progress = std::move(progress), shared_done, forget] {
-    absl::StatusOr<LoadResult> result =
-        RunTorchOr<LoadResult>([&] { return loader_.Load(spec, cancel, progress); });
+  Executor::Job job = [work = std::move(work), shared_done, forget] {
+    absl::StatusOr<T> result = RunTorchOr<T>(work);
     if (!result.ok()) malloc_trim(0);  // what a failed load had placed goes back to the system
     forget();
     (*shared_done)(std::move(result));
@@ -147,6 +152,21 @@ void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
     forget();
     (*shared_done)(admitted);
   }
+}
+
+void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
+                              std::function<void(const LoadProgress&)> progress,
+                              Done<LoadResult> done) {
+  PostLoad<LoadResult>(cancel, std::move(done),
+                       [this, spec, cancel, progress = std::move(progress)] {
+                         return loader_.Load(spec, cancel, progress);
+                       });
+}
+
+void CoreImpl::ApplyLora(const ApplyLoraSpec& spec, CancelTokenPtr cancel,
+                         Done<ApplyLoraResult> done) {
+  PostLoad<ApplyLoraResult>(cancel, std::move(done),
+                            [this, spec, cancel] { return lora_applier_.Apply(spec, cancel); });
 }
 
 absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int stop_at_layer) {
@@ -161,7 +181,7 @@ absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int s
   ASSIGN_OR_RETURN(const std::string alias,
                    ComponentHandle(ComponentKind::kClip, pin->base_handle,
                                    absl::StrCat("stop_at_layer ", stop_at_layer)));
-  RETURN_IF_ERROR(registry_.Alias(clip, alias, stop_at_layer));
+  RETURN_IF_ERROR(registry_.Derive(pin, alias, pin.component(), stop_at_layer));
   return alias;
 }
 

@@ -16,6 +16,7 @@
 #include "lib/serving/executor.h"
 #include "lib/serving/inference.h"
 #include "lib/serving/loader.h"
+#include "lib/serving/lora_applier.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/phases.h"
 #include "lib/serving/registry.h"
@@ -24,7 +25,7 @@ namespace distorch {
 
 class CoreImpl : public DaemonCore {
  public:
-  CoreImpl(const CoreOptions& options, std::vector<std::string> checkpoint_folders,
+  CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
            std::unique_ptr<DeviceManager> devices, Observer* observer);
   ~CoreImpl() override;
 
@@ -34,6 +35,8 @@ class CoreImpl : public DaemonCore {
   void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
                       std::function<void(const LoadProgress&)> progress,
                       Done<LoadResult> done) override;
+  void ApplyLora(const ApplyLoraSpec& spec, CancelTokenPtr cancel,
+                 Done<ApplyLoraResult> done) override;
   absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) override;
   std::vector<ModelInfo> ListModels() override { return registry_.List(); }
   void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) override;
@@ -52,23 +55,27 @@ class CoreImpl : public DaemonCore {
              Done<InferResult> done) override;
 
  private:
+  // Runs `work` on the load executor, where shutting down cancels it.
+  template <typename T, typename Work>
+  void PostLoad(CancelTokenPtr cancel, Done<T> done, Work work);
   void EndLeases();
 
   Observer no_observer_;
   Observer* const observer_;
-  const ModelFolders checkpoints_;
+  const ModelFolders checkpoints_, loras_;
   const std::unique_ptr<DeviceManager> devices_;
   Ledger ledger_;
   TransferMeter meter_;
   Registry registry_;
   Loader loader_;
+  LoraApplier lora_applier_;
   Inference inference_;
   PhaseRunner runner_;  // after what its requests use: they end before that goes
   absl::Mutex mutex_;
   std::multiset<CancelTokenPtr> loads_ ABSL_GUARDED_BY(mutex_);  // waiting and under way
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool leases_changed_ ABSL_GUARDED_BY(mutex_) = false;
-  Executor load_executor_;    // loads, one at a time
+  Executor load_executor_;    // loads and adapters, one at a time
   Executor unload_executor_;  // unloads may wait for a load to notice that it is cancelled
   std::thread lease_thread_;
 };

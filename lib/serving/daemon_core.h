@@ -63,6 +63,11 @@ class DaemonCore {
   virtual void LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
                               std::function<void(const LoadProgress&)> progress,
                               Done<LoadResult> done) = 0;
+  // New handles beside the given ones, which stay valid: they share their weights, and hold the
+  // adapter's tensors. Waits behind loads under way. INVALID_ARGUMENT also for a file that is no
+  // adapter, that fits neither component, or has a tensor of a wrong shape.
+  virtual void ApplyLora(const ApplyLoraSpec& spec, CancelTokenPtr cancel,
+                         Done<ApplyLoraResult> done) = 0;
   virtual absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) = 0;
   virtual std::vector<ModelInfo> ListModels() = 0;
   // With `force`, ends requests that use the handles with ABORTED and waits for them to notice

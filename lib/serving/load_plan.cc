@@ -213,7 +213,8 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
   // Fields are checked whether or not the file has the component: a typing error must not depend on
   // the checkpoint.
   const AllocationFields unet = UnetFields(spec, default_device), clip = ClipFields(spec);
-  const std::string loras = spec.high_precision_loras.value_or(true) ? "high_precision_loras" : "";
+  plan.high_precision_loras = spec.high_precision_loras.value_or(true);
+  const std::string loras = plan.high_precision_loras ? "high_precision_loras" : "";
   RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding,
                                 weight_dtype, devices),
                       absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"))));

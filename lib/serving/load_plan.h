@@ -30,6 +30,7 @@ struct ComponentLoadPlan {
 
 struct LoadPlan {
   std::string ckpt_name, family;
+  bool high_precision_loras = true;
   std::shared_ptr<const CheckpointFile> file;
   std::vector<ComponentLoadPlan> components;  // those the file has: unet, clip, vae
 

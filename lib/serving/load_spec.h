@@ -92,6 +92,19 @@ struct CheckpointInfo {
   std::string error;   // why it cannot be loaded; empty when it can
 };
 
+// An adapter file on a model, its text encoders, or both.
+struct ApplyLoraSpec {
+  std::string model, clip;  // handles; either may be empty
+  std::string lora_name;    // relative to a folder of LoRA files
+  double strength_model = 1, strength_clip = 1;
+};
+struct ApplyLoraResult {
+  std::string model, clip;                  // new handles for those given
+  int patched = 0;                          // parameters
+  std::vector<std::string> unmatched_keys;  // of the file, in its order; the first few hundred
+  int64_t unmatched_count = 0;
+};
+
 struct ModelInfo {
   std::string handle;
   std::string kind;  // "model", "clip", "vae"
@@ -99,8 +112,10 @@ struct ModelInfo {
   std::string family;
   std::string state;  // "LOADING", "READY", "UNLOADING"
   int in_use = 0;
-  std::vector<DeviceBytes> devices;
-  bool shares_weights = false;  // with a handle listed before it, whose devices are the same bytes
+  std::vector<DeviceBytes> devices;  // all that it computes with, shared or not
+  // By device, the measured bytes that no handle listed before it computes with: their sum over all
+  // handles is what is really stored.
+  std::map<std::string, int64_t> unshared_bytes;
 };
 
 struct UnloadSpec {

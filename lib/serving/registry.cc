@@ -17,6 +17,36 @@ absl::Status Stale(const std::string& handle) {
       absl::StrCat("handle \"", handle, "\" is not loaded (unloaded, or never was)"));
 }
 
+// Adds `component` and those whose weights it shares; returns those that were not there.
+std::vector<std::shared_ptr<const LoadedComponent>> AddWithBases(
+    std::shared_ptr<const LoadedComponent> component,
+    std::set<std::shared_ptr<const LoadedComponent>>* components) {
+  std::vector<std::shared_ptr<const LoadedComponent>> added;
+  for (; component != nullptr && components->insert(component).second; component = component->base)
+    added.push_back(component);
+  return added;
+}
+
+// What a component and those whose weights it shares have on each device.
+std::vector<DeviceBytes> AllDevices(const LoadedComponent& component) {
+  std::vector<DeviceBytes> all = component.placement.devices;
+  if (component.base == nullptr) return all;
+  std::vector<DeviceBytes> merged = AllDevices(*component.base);
+  for (DeviceBytes& own : all) {
+    const auto same = std::find_if(merged.begin(), merged.end(), [&](const DeviceBytes& device) {
+      return device.device == own.device;
+    });
+    if (same == merged.end()) {
+      merged.push_back(std::move(own));
+      continue;
+    }
+    same->planned_bytes += own.planned_bytes;
+    same->measured_bytes += own.measured_bytes;
+    same->blocks += own.blocks;
+  }
+  return merged;
+}
+
 }  // namespace
 
 std::string_view ComponentKindName(ComponentKind kind) {
@@ -125,16 +155,33 @@ void Registry::Abandon(const std::string& handle) {
   if (entry.state == State::kLoading) entries_.erase(handle);
 }
 
-absl::Status Registry::Alias(const std::string& clip, const std::string& alias, int stop_at_layer) {
-  ASSIGN_OR_RETURN(const Pin pin,
-                   Acquire("clip", clip, ComponentKind::kClip, std::make_shared<CancelToken>()));
+absl::Status Registry::Derive(const Pin& source, const std::string& handle,
+                              std::shared_ptr<const LoadedComponent> component, int stop_at_layer) {
   absl::MutexLock lock(&mutex_);
-  Entry entry = entries_.at(clip);
+  const auto is_settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    auto found = entries_.find(handle);
+    return found == entries_.end() || found->second.state == State::kReady;
+  };
+  mutex_.Await(absl::Condition(&is_settled));
+  Entry entry = entries_.at(source.handle());
+  if (entry.state == State::kUnloading) {
+    return absl::AbortedError(absl::StrCat("\"", source.handle(), "\" was unloaded by force"));
+  }
   entry.users.clear();
-  entry.state = State::kReady;
+  entry.component = std::move(component);
   entry.stop_at_layer = stop_at_layer;
-  entries_.emplace(alias, std::move(entry));  // an equal alias may exist: it is the same
+  entries_.emplace(handle, std::move(entry));
   return absl::OkStatus();
+}
+
+std::shared_ptr<const LoadedComponent> Registry::FindComponent(
+    const std::string& base_handle) const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [handle, entry] : entries_) {
+    if (entry.state == State::kReady && entry.component->base_handle == base_handle)
+      return entry.component;
+  }
+  return nullptr;
 }
 
 void Registry::SetLease(const std::string& handle, absl::Time expiry) {
@@ -167,21 +214,19 @@ UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
       user->Cancel(absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded by force")));
     }
   }
-  std::set<std::shared_ptr<const LoadedComponent>> closed;
+  Components closed, kept;
   UnloadReceipt receipt;
   for (const std::string& handle : handles) {
     Entry& entry = entries_.at(handle);
     mutex_.Await(absl::Condition(
         +[](Entry* e) { return e->users.empty(); }, &entry));
-    if (entry.component != nullptr) closed.insert(entry.component);
+    AddWithBases(entry.component, &closed);
     entries_.erase(handle);
     ++receipt.handles_closed;
   }
+  for (const auto& [handle, entry] : entries_) AddWithBases(entry.component, &kept);
   for (const auto& component : closed) {
-    const bool shared = std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) {
-      return entry.second.component == component;
-    });
-    if (shared) continue;
+    if (kept.contains(component)) continue;
     for (const DeviceBytes& device : component->placement.devices) {
       receipt.freed_bytes[device.device] += device.measured_bytes;
     }
@@ -235,9 +280,9 @@ BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep) const {
   absl::MutexLock lock(&mutex_);
   const std::vector<std::string> idle = IdleHandles(keep);
   const std::set<std::string> closing(idle.begin(), idle.end());
-  std::set<std::shared_ptr<const LoadedComponent>> freed, kept;
+  Components freed, kept;
   for (const auto& [handle, entry] : entries_)
-    (closing.contains(handle) ? freed : kept).insert(entry.component);
+    AddWithBases(entry.component, closing.contains(handle) ? &freed : &kept);
   BytesByDevice bytes;
   for (const auto& component : freed) {
     if (kept.contains(component)) continue;
@@ -264,7 +309,7 @@ std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep
 std::vector<ModelInfo> Registry::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<ModelInfo> models;
-  std::set<const LoadedComponent*> listed;
+  Components listed;
   for (const auto& [handle, entry] : entries_) {
     ModelInfo info;
     info.handle = handle;
@@ -276,8 +321,11 @@ std::vector<ModelInfo> Registry::List() const {
                                                 : "UNLOADING";
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
     if (entry.component != nullptr) {
-      info.devices = entry.component->placement.devices;
-      info.shares_weights = !listed.insert(entry.component.get()).second;
+      info.devices = AllDevices(*entry.component);
+      for (const auto& component : AddWithBases(entry.component, &listed)) {
+        for (const DeviceBytes& device : component->placement.devices)
+          info.unshared_bytes[device.device] += device.measured_bytes;
+      }
     }
     models.push_back(std::move(info));
   }

@@ -4,8 +4,8 @@
 // fields. Its life:
 //   LOADING ──> READY ──> UNLOADING ──> gone
 //      └────────────────────────────────^ (a load that failed or was cancelled)
-// Requests pin what they use. Several handles may share one component (clip skip): its memory goes
-// with the last.
+// Requests pin what they use. Several handles may share one component (clip skip), and a component
+// may share another's weights (adapters): memory goes with the last handle that uses it.
 #ifndef LIB_SERVING_REGISTRY_H_
 #define LIB_SERVING_REGISTRY_H_
 
@@ -34,16 +34,19 @@ enum class ComponentKind { kModel, kClip, kVae };
 // "model", "clip", "vae": what handles start with and ListModels says.
 std::string_view ComponentKindName(ComponentKind kind);
 
-// A component with its weights in place. Immutable; freed with its last reference.
+// A component with its weights in place: a checkpoint's, or one that shares the weights of another
+// and holds only what an adapter adds. Immutable; freed with its last reference.
 struct LoadedComponent {
   ComponentKind kind = ComponentKind::kModel;
-  std::string base_handle;  // the handle it was loaded under
+  std::string base_handle;  // the handle that names it alone, without clip skip
   std::string ckpt_name, family;
-  std::shared_ptr<const CheckpointFile> file;  // the weights' TensorInfos point into its index
+  std::shared_ptr<const CheckpointFile> file;   // the weights' TensorInfos point into its index
+  std::shared_ptr<const LoadedComponent> base;  // whose weights it shares; null: they are its own
   std::unique_ptr<nn::Component> component;
-  ComponentPlacement placement;
-  LoaderFields fields;  // of the node, those that concern this component
-  Reservation reservation;
+  ComponentPlacement placement;  // of what is its own
+  LoaderFields fields;           // of the node, those that concern this component
+  bool high_precision_loras = true;
+  Reservation reservation;  // of what is its own
 
   // Of the type that `kind` says.
   const models::DiffusionModel& model() const {
@@ -67,6 +70,7 @@ class Pin {
 
   const LoadedComponent& operator*() const { return *component_; }
   const LoadedComponent* operator->() const { return component_.get(); }
+  const std::shared_ptr<const LoadedComponent>& component() const { return component_; }
   const std::string& handle() const { return handle_; }
   int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle
 
@@ -99,8 +103,14 @@ class Registry {
   void Publish(std::shared_ptr<const LoadedComponent> component) ABSL_LOCKS_EXCLUDED(mutex_);
   void Abandon(const std::string& handle) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Another READY handle for the component of `clip` (SetClipSkip). NOT_FOUND as Acquire.
-  absl::Status Alias(const std::string& clip, const std::string& alias, int stop_at_layer)
+  // A further READY handle, with the lease of `source`: for the component of `source`, or for one
+  // that shares its weights. An equal handle that is there stays as it is; one that is being
+  // unloaded is waited for. ABORTED when `source` is being unloaded by force.
+  absl::Status Derive(const Pin& source, const std::string& handle,
+                      std::shared_ptr<const LoadedComponent> component, int stop_at_layer)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // The component that `base_handle` names, under whichever READY handle; else null.
+  std::shared_ptr<const LoadedComponent> FindComponent(const std::string& base_handle) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles
@@ -110,7 +120,7 @@ class Registry {
   // Closes `handles` (all or none): they become UNLOADING and stale at once. Handles in use:
   // FAILED_PRECONDITION, or with `force` their requests and loads are cancelled with ABORTED.
   // Blocks until the pins are gone. An unknown handle is NOT_FOUND. The receipt counts what was
-  // really freed: components without another handle.
+  // really freed: components that no other handle uses.
   absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // All handles but those still loading (unless `force`); in use only with `force`.
@@ -126,6 +136,7 @@ class Registry {
 
  private:
   friend class Pin;
+  using Components = std::set<std::shared_ptr<const LoadedComponent>>;
   enum class State { kLoading, kReady, kUnloading };
   struct Entry {
     ComponentKind kind = ComponentKind::kModel;

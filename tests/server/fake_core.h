@@ -27,6 +27,7 @@ class FakeCore : public DaemonCore {
   std::function<void(const LoadSpec&, CancelTokenPtr, std::function<void(const LoadProgress&)>,
                      Done<LoadResult>)>
       load;
+  std::function<void(const ApplyLoraSpec&, CancelTokenPtr, Done<ApplyLoraResult>)> apply_lora;
   std::function<absl::StatusOr<std::string>(const std::string&, int)> clip_skip;
   std::function<void(const UnloadSpec&, Done<UnloadReceipt>)> unload;
   std::function<void(const EncodeTextSpec&, CancelTokenPtr, Done<EncodeTextResult>)> encode_text;
@@ -61,6 +62,10 @@ class FakeCore : public DaemonCore {
                       std::function<void(const LoadProgress&)> progress,
                       Done<LoadResult> done) override {
     load(spec, std::move(cancel), std::move(progress), std::move(done));
+  }
+  void ApplyLora(const ApplyLoraSpec& spec, CancelTokenPtr cancel,
+                 Done<ApplyLoraResult> done) override {
+    apply_lora(spec, std::move(cancel), std::move(done));
   }
   absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) override {
     return clip_skip(clip, stop_at_layer);

@@ -418,12 +418,34 @@ TEST_F(ServicesTest, TextImageClipSkipAndUnload) {
   EXPECT_EQ(receipt.freed(1).bytes(), 7);
 }
 
-TEST_F(ServicesTest, ApplyLoraSaysThatItIsNotThere) {
-  grpc::ClientContext context;
+TEST_F(ServicesTest, ApplyLoraHandsFieldsAndKeysThrough) {
+  ApplyLoraSpec asked;
+  core.apply_lora = [&](const ApplyLoraSpec& spec, CancelTokenPtr, Done<ApplyLoraResult> done) {
+    asked = spec;
+    done(ApplyLoraResult{"m2", "c2", 3, {"lora_x.alpha"}, 700});
+  };
+  grpc::ClientContext good, bad;
+  v1::ApplyLoraRequest request;
   v1::ApplyLoraResponse response;
-  const grpc::Status status = models->ApplyLora(&context, {}, &response);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("LoRA"));
+  request.set_model("m");
+  request.set_lora_name("ink.safetensors");
+  request.set_strength_model(0.5);
+  EXPECT_TRUE(models->ApplyLora(&good, request, &response).ok());
+  EXPECT_EQ(asked.model, "m");
+  EXPECT_EQ(asked.clip, "");
+  EXPECT_EQ(asked.lora_name, "ink.safetensors");
+  EXPECT_EQ(asked.strength_model, 0.5);
+  EXPECT_EQ(asked.strength_clip, 0);
+  EXPECT_EQ(response.model(), "m2");
+  EXPECT_EQ(response.clip(), "c2");
+  EXPECT_EQ(response.patched(), 3);
+  EXPECT_THAT(response.unmatched_keys(), testing::ElementsAre("lora_x.alpha"));
+  EXPECT_EQ(response.unmatched_count(), 700);
+
+  request.clear_lora_name();
+  const grpc::Status status = models->ApplyLora(&bad, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("lora_name"));
 }
 
 TEST_F(ServicesTest, RequestIdsAreEchoedOrMadeUp) {

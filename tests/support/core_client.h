@@ -42,6 +42,10 @@ class CoreClient {
     spec.all = true;
     return Unload(spec);
   }
+  absl::StatusOr<ApplyLoraResult> ApplyLora(const ApplyLoraSpec& spec) {
+    return Await<ApplyLoraResult>(
+        [&](auto done) { core_->ApplyLora(spec, NoCancel(), std::move(done)); });
+  }
   absl::StatusOr<EncodeTextResult> EncodeText(const EncodeTextSpec& spec) {
     return Await<EncodeTextResult>(
         [&](auto done) { core_->EncodeText(spec, NoCancel(), std::move(done)); });

@@ -277,7 +277,7 @@ TEST_F(CoreTest, ClipSkipSharesTheEncoderAndOutlivesIt) {
   const auto sharing = [&] {
     const std::vector<ModelInfo> models = Core().ListModels();
     return std::count_if(models.begin(), models.end(),
-                         [](const ModelInfo& model) { return model.shares_weights; });
+                         [](const ModelInfo& model) { return model.unshared_bytes.empty(); });
   };
   EXPECT_EQ(sharing(), 1);
   UnloadSpec unload;

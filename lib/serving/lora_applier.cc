@@ -1,0 +1,224 @@
+#include "lib/serving/lora_applier.h"
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "lib/base/status_context.h"
+#include "lib/base/status_macros.h"
+#include "lib/base/utf8.h"
+#include "lib/lora/adapter.h"
+#include "lib/models/family.h"
+#include "lib/serving/loader.h"
+
+namespace distorch {
+namespace {
+
+constexpr double kMaxStrength = 100;  // the node's
+constexpr size_t kKeysReported = 500;
+
+absl::Status CheckStrength(std::string_view field, double strength) {
+  if (std::isfinite(strength) && std::abs(strength) <= kMaxStrength) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, ": ", strength, " is out of range; allowed: ", -kMaxStrength, " to ", kMaxStrength));
+}
+
+// A component like `loaded`, without weights.
+absl::StatusOr<std::unique_ptr<nn::Component>> BuildLike(const LoadedComponent& loaded) {
+  ASSIGN_OR_RETURN(models::Skeleton skeleton, models::BuildSkeleton(*loaded.file));
+  std::unique_ptr<nn::Component> component;
+  if (loaded.kind == ComponentKind::kModel) {
+    component = std::move(skeleton.unet);
+  } else {
+    component = std::move(skeleton.clip);
+  }
+  const size_t slots = loaded.component->store().slots().size();
+  if (component == nullptr || component->store().slots().size() != slots)
+    return absl::InternalError(absl::StrCat(loaded.base_handle, " cannot be built again"));
+  component->set_compute(loaded.component->compute());
+  for (size_t i = 0; i < slots; ++i)
+    component->store().slots()[i]->Share(*loaded.component->store().slots()[i]);
+  return component;
+}
+
+}  // namespace
+
+struct LoraApplier::Adapter {
+  std::string name;
+  std::shared_ptr<const CheckpointFile> file;
+  lora::AdapterModules modules;
+  std::string fingerprint;
+
+  absl::Status In(const absl::Status& status) const {
+    return Within(absl::StrCat("lora_name: ", name), status);
+  }
+};
+
+// What becomes of one handle.
+struct LoraApplier::Derived {
+  Pin source;
+  double strength = 1;
+  std::string base_handle;
+  lora::AdapterPlan plan;
+  // What the new handle names. Where `fresh` is null it is there already: the adapter leaves the
+  // source as it is, or another handle names the same stack.
+  std::shared_ptr<const LoadedComponent> component;
+  std::shared_ptr<LoadedComponent> fresh;  // its patches are still to come
+};
+
+LoraApplier::LoraApplier(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
+                         Registry* registry)
+    : folders_(folders), devices_(devices), ledger_(ledger), registry_(registry) {}
+
+absl::StatusOr<LoraApplier::Adapter> LoraApplier::Open(const std::string& lora_name) const {
+  if (folders_.roots().empty())
+    return absl::NotFoundError("lora_name: the server has no folder of LoRA files (--lora_dirs)");
+  auto path = folders_.Resolve(lora_name);
+  if (!path.ok()) return Within("lora_name", path.status());
+  Adapter adapter;
+  adapter.name = lora_name;
+  auto file = CheckpointFile::Open(*path);
+  if (!file.ok()) return adapter.In(file.status());
+  adapter.file = *std::move(file);
+  auto modules = lora::ReadAdapterModules(adapter.file->index());
+  if (!modules.ok()) return adapter.In(modules.status());
+  adapter.modules = *std::move(modules);
+  auto fingerprint = adapter.file->Fingerprint();
+  if (!fingerprint.ok()) return adapter.In(fingerprint.status());
+  adapter.fingerprint = *std::move(fingerprint);
+  return adapter;
+}
+
+absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter, Pin source,
+                                                          double strength) const {
+  Derived derived{std::move(source), strength};
+  const LoadedComponent& base = *derived.source;
+  ASSIGN_OR_RETURN(
+      derived.base_handle,
+      ComponentHandle(base.kind, base.base_handle,
+                      absl::StrFormat("lora %s %.17g", adapter.fingerprint, strength)));
+  ASSIGN_OR_RETURN(std::unique_ptr<nn::Component> component, BuildLike(base));
+  auto plan = lora::PlanAdapter(*adapter.file, adapter.modules, component->store());
+  if (!plan.ok()) return adapter.In(plan.status());
+  derived.plan = *std::move(plan);
+  derived.component = derived.plan.patches.empty() || strength == 0
+                          ? derived.source.component()
+                          : registry_->FindComponent(derived.base_handle);
+  if (derived.component != nullptr) return derived;
+
+  derived.fresh = std::make_shared<LoadedComponent>();
+  derived.component = derived.fresh;
+  LoadedComponent& loaded = *derived.fresh;
+  loaded.kind = base.kind;
+  loaded.base_handle = derived.base_handle;
+  loaded.ckpt_name = base.ckpt_name;
+  loaded.family = base.family;
+  loaded.file = base.file;
+  loaded.base = derived.source.component();
+  loaded.component = std::move(component);
+  loaded.placement.component = base.placement.component;
+  loaded.placement.compute_device = base.placement.compute_device;
+  loaded.placement.allocation = base.placement.allocation;
+  loaded.fields = base.fields;
+  loaded.high_precision_loras = base.high_precision_loras;
+  return derived;
+}
+
+absl::Status LoraApplier::Attach(const Adapter& adapter, Derived* derived,
+                                 const CancelToken& cancel) const {
+  LoadedComponent& loaded = *derived->fresh;
+  const c10::Device compute = loaded.component->compute().device;
+  const std::vector<DeviceId> devices = devices_.devices();
+  const DeviceId& device = devices[DeviceIndex(compute, devices.size())];
+  const int64_t planned = derived->plan.bytes();
+  BytesByDevice free_now;
+  for (const DeviceSnapshot& snapshot : devices_.Snapshot())
+    free_now[snapshot.device] = snapshot.free_bytes;
+  auto reservation = ledger_->Reserve(
+      absl::StrCat(adapter.name, " on ", loaded.ckpt_name, " (", loaded.placement.component, ")"),
+      {{device, planned}}, free_now);
+  if (!reservation.ok()) return adapter.In(reservation.status());
+  loaded.reservation = *std::move(reservation);
+  lora::AttachOptions options;
+  options.strength = derived->strength;
+  options.device = compute;
+  options.round_to_fp8 = !loaded.high_precision_loras;
+  auto measured = lora::AttachAdapter(*adapter.file, derived->plan, options, cancel);
+  if (!measured.ok()) return adapter.In(measured.status());
+  loaded.placement.devices = {{device.ToString(), planned, *measured, 0}};
+  loaded.reservation.Commit({{device, *measured}});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> LoraApplier::Publish(Derived derived) const {
+  // As SetClipSkip on the result would name it.
+  std::string handle = derived.base_handle;
+  const int stop_at_layer = derived.source.stop_at_layer();
+  if (stop_at_layer != text::kFamilysLayer) {
+    ASSIGN_OR_RETURN(handle, ComponentHandle(derived.source->kind, derived.base_handle,
+                                             absl::StrCat("stop_at_layer ", stop_at_layer)));
+  }
+  RETURN_IF_ERROR(
+      registry_->Derive(derived.source, handle, std::move(derived.component), stop_at_layer));
+  return handle;
+}
+
+absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
+                                                   const CancelTokenPtr& cancel) {
+  RETURN_IF_ERROR(CheckStrength("strength_model", spec.strength_model));
+  RETURN_IF_ERROR(CheckStrength("strength_clip", spec.strength_clip));
+  if (spec.model.empty() && spec.clip.empty())
+    return absl::InvalidArgumentError("model: give a model handle, a clip handle or both");
+  RETURN_IF_ERROR(cancel->Check());
+  std::vector<std::pair<Pin, double>> sources;
+  if (!spec.model.empty()) {
+    ASSIGN_OR_RETURN(Pin pin,
+                     registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel));
+    sources.emplace_back(std::move(pin), spec.strength_model);
+  }
+  if (!spec.clip.empty()) {
+    ASSIGN_OR_RETURN(Pin pin, registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel));
+    sources.emplace_back(std::move(pin), spec.strength_clip);
+  }
+  ASSIGN_OR_RETURN(const Adapter adapter, Open(spec.lora_name));
+
+  ApplyLoraResult result;
+  std::vector<Derived> all;
+  for (auto& [pin, strength] : sources) {
+    ASSIGN_OR_RETURN(Derived derived, Prepare(adapter, std::move(pin), strength));
+    result.patched += static_cast<int>(derived.plan.patches.size());
+    all.push_back(std::move(derived));
+  }
+  const auto is_matched = [&](const TensorInfo& tensor) {
+    for (const Derived& derived : all) {
+      if (derived.plan.matched.contains(&tensor)) return true;
+    }
+    return false;
+  };
+  for (const TensorInfo& tensor : adapter.file->index().tensors()) {
+    if (is_matched(tensor)) continue;
+    ++result.unmatched_count;
+    if (result.unmatched_keys.size() < kKeysReported) result.unmatched_keys.push_back(tensor.name);
+  }
+  if (result.patched == 0) {
+    return adapter.In(absl::InvalidArgumentError(absl::StrCat(
+        "none of its ", result.unmatched_count, " tensors fits the given ", all[0].source->family,
+        " ", all.size() == 2 ? "model and clip" : ComponentKindName(all[0].source->kind),
+        "; it may be made for another family (the first is ", Quoted(result.unmatched_keys[0]),
+        ")")));
+  }
+  for (Derived& derived : all) {
+    if (derived.fresh != nullptr) RETURN_IF_ERROR(Attach(adapter, &derived, *cancel));
+  }
+  RETURN_IF_ERROR(cancel->Check());
+  for (Derived& derived : all) {
+    const bool is_model = derived.source->kind == ComponentKind::kModel;
+    ASSIGN_OR_RETURN(std::string handle, Publish(std::move(derived)));
+    (is_model ? result.model : result.clip) = std::move(handle);
+  }
+  return result;
+}
+
+}  // namespace distorch

@@ -1,0 +1,45 @@
+// Applies adapters to loaded components.
+#ifndef LIB_SERVING_LORA_APPLIER_H_
+#define LIB_SERVING_LORA_APPLIER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "lib/base/cancellation.h"
+#include "lib/device/device_manager.h"
+#include "lib/distorch/ledger.h"
+#include "lib/serving/checkpoint_folders.h"
+#include "lib/serving/load_spec.h"
+#include "lib/serving/registry.h"
+
+namespace distorch {
+
+// What it is given must outlive it. From one thread at a time, the loader's: both reserve memory.
+class LoraApplier {
+ public:
+  LoraApplier(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
+              Registry* registry);
+
+  // The new handles name the old ones' content, the adapter's and its strength, so that equal
+  // stacks have equal handles on every replica. After an error nothing of it stays allocated.
+  absl::StatusOr<ApplyLoraResult> Apply(const ApplyLoraSpec& spec, const CancelTokenPtr& cancel);
+
+ private:
+  struct Adapter;
+  struct Derived;
+
+  absl::StatusOr<Adapter> Open(const std::string& lora_name) const;
+  absl::StatusOr<Derived> Prepare(const Adapter& adapter, Pin source, double strength) const;
+  absl::Status Attach(const Adapter& adapter, Derived* derived, const CancelToken& cancel) const;
+  absl::StatusOr<std::string> Publish(Derived derived) const;
+
+  const ModelFolders& folders_;
+  const DeviceManager& devices_;
+  Ledger* const ledger_;
+  Registry* const registry_;
+};
+
+}  // namespace distorch
+
+#endif  // LIB_SERVING_LORA_APPLIER_H_
