@@ -291,12 +291,14 @@ class Reader {
       return Invalid(absl::StrCat(where, " has ", dims, " dimensions; the most is ", kMaxDims));
     }
     shape->resize(dims);
-    int64_t elements = 1;
     for (size_t i = dims; i-- > 0;) {
       ASSIGN_OR_RETURN((*shape)[i], cursor_.Number<int64_t>(where));
-      // A later 0 does not excuse an overflow; 8 bytes is the largest element.
-      if ((*shape)[i] < 0 || __builtin_mul_overflow(elements, (*shape)[i], &elements) ||
-          elements > INT64_MAX / 8) {
+    }
+    // In the order of TensorInfo::elements: a later 0 does not excuse an overflow. 8 bytes is the
+    // largest element.
+    int64_t elements = 1;
+    for (const int64_t dim : *shape) {
+      if (dim < 0 || __builtin_mul_overflow(elements, dim, &elements) || elements > INT64_MAX / 8) {
         return Invalid(absl::StrCat(where, " has a shape that overflows"));
       }
     }

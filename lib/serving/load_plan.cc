@@ -18,15 +18,10 @@ namespace {
 constexpr double kDefaultUnetVirtualVramGb = 4.0;
 constexpr double kDefaultClipVirtualVramGb = 2.0;
 
-absl::StatusOr<std::optional<c10::ScalarType>> ParseWeightDtype(const std::string& name) {
-  static const auto* const kTypes =
-      new absl::flat_hash_map<std::string, std::optional<c10::ScalarType>>{
-          {"default", std::nullopt},
-          {"fp32", c10::ScalarType::Float},
-          {"fp16", c10::ScalarType::Half},
-          {"bf16", c10::ScalarType::BFloat16},
-          {"fp8_e4m3fn", c10::ScalarType::Float8_e4m3fn},
-          {"fp8_e5m2", c10::ScalarType::Float8_e5m2}};
+absl::StatusOr<std::optional<DType>> ParseWeightDtype(const std::string& name) {
+  static const auto* const kTypes = new absl::flat_hash_map<std::string, std::optional<DType>>{
+      {"default", std::nullopt}, {"fp32", DType::kF32},          {"fp16", DType::kF16},
+      {"bf16", DType::kBF16},    {"fp8_e4m3fn", DType::kF8E4M3}, {"fp8_e5m2", DType::kF8E5M2}};
   auto found = kTypes->find(name);
   if (found != kTypes->end()) return found->second;
   return absl::InvalidArgumentError(
@@ -34,7 +29,9 @@ absl::StatusOr<std::optional<c10::ScalarType>> ParseWeightDtype(const std::strin
                    "\" is unknown; allowed: default, fp32, fp16, bf16, fp8_e4m3fn, fp8_e5m2"));
 }
 
-// The type most of the component's bytes have.
+bool IsFloat8(DType dtype) { return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2; }
+
+// The type most of the component's bytes have; for one that is only to store in, bfloat16.
 c10::ScalarType MainDtype(const WeightStore& store) {
   absl::flat_hash_map<DType, int64_t> bytes;
   for (const auto& slot : store.slots()) {
@@ -42,26 +39,36 @@ c10::ScalarType MainDtype(const WeightStore& store) {
   }
   const auto most = std::max_element(
       bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (IsQuantized(most->first) || IsFloat8(most->first)) return c10::ScalarType::BFloat16;
   return ToScalarType(most->first);
 }
 
-// What each slot's weights become on each device (architecture: "Command line").
+// What a slot's weights become on a device: what `weight_dtype` says; else they stay as they are in
+// the file, but for those that a CPU which computes would only convert again and again. Quantized
+// and fp8 ones stay small even there.
 class StorageRule {
  public:
-  StorageRule(DeviceId compute, c10::ScalarType compute_dtype,
-              std::optional<c10::ScalarType> override_dtype)
-      : compute_(std::move(compute)), compute_dtype_(compute_dtype), override_(override_dtype) {}
+  StorageRule(DeviceId compute, c10::ScalarType compute_dtype, std::optional<DType> override_dtype)
+      : compute_(std::move(compute)),
+        compute_dtype_(ToDType(compute_dtype)),
+        override_(override_dtype) {}
 
-  c10::ScalarType DtypeFor(const WeightSlot& slot, const DeviceId& device) const {
-    if (override_) return *override_;
-    if (slot.params().empty() || (device.is_cpu() && compute_.is_cpu())) return compute_dtype_;
-    return ToScalarType(slot.params()[0].file_dtype);
+  std::vector<DType> DtypesFor(const WeightSlot& slot, const DeviceId& device) const {
+    std::vector<DType> dtypes;
+    for (const Param& param : slot.params()) dtypes.push_back(DtypeFor(param.file_dtype, device));
+    return dtypes;
   }
 
  private:
+  DType DtypeFor(DType file_dtype, const DeviceId& device) const {
+    if (override_) return *override_;
+    const bool stays = IsQuantized(file_dtype) || IsFloat8(file_dtype);
+    return device.is_cpu() && compute_.is_cpu() && !stays ? compute_dtype_ : file_dtype;
+  }
+
   DeviceId compute_;
-  c10::ScalarType compute_dtype_;
-  std::optional<c10::ScalarType> override_;
+  DType compute_dtype_;
+  std::optional<DType> override_;
 };
 
 AllocationFields UnetFields(const LoadSpec& spec, const std::string& default_device) {
@@ -88,8 +95,7 @@ AllocationFields ClipFields(const LoadSpec& spec) {
 // follows from it.
 ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component,
                          const DeviceId& compute, const std::vector<DeviceId>& device_of,
-                         std::optional<c10::ScalarType> weight_dtype,
-                         const DeviceManager& devices) {
+                         std::optional<DType> weight_dtype, const DeviceManager& devices) {
   ComponentLoadPlan plan;
   plan.kind = kind;
   const c10::ScalarType dtype = devices.ComputeDtype(compute, MainDtype(component->store()));
@@ -100,7 +106,7 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   plan.placement.compute_device = compute.ToString();
   std::map<DeviceId, DeviceBytes> by_device;
   const auto place = [&](WeightSlot* slot, const DeviceId& device) {
-    const SlotTarget target{slot, devices.TorchDevice(device), storage.DtypeFor(*slot, device)};
+    const SlotTarget target{slot, devices.TorchDevice(device), storage.DtypesFor(*slot, device)};
     const int64_t bytes = TargetBytes(target);
     plan.targets.push_back(target);
     plan.need[device] += bytes;
@@ -129,7 +135,7 @@ LoaderFields NodeFields(const AllocationFields& fields) {
 absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
                                             std::unique_ptr<nn::Component> component,
                                             const AllocationFields& fields, bool reference_rounding,
-                                            std::optional<c10::ScalarType> weight_dtype,
+                                            std::optional<DType> weight_dtype,
                                             const DeviceManager& devices) {
   const std::vector<DeviceMemory> memory = devices.Memory();
   ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
@@ -192,7 +198,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
         absl::StrCat("lease_seconds: ", *spec.lease_seconds,
                      " is negative; allowed: 0 (until unloaded) or more"));
   }
-  ASSIGN_OR_RETURN(const std::optional<c10::ScalarType> weight_dtype,
+  ASSIGN_OR_RETURN(const std::optional<DType> weight_dtype,
                    ParseWeightDtype(spec.weight_dtype.value_or("default")));
   const std::string default_device = devices.default_device().ToString();
   const bool rounding = spec.reference_rounding.value_or(false);
