@@ -31,6 +31,11 @@ constexpr std::size_t kMaxNearNames = 5;
 // Longer names get no suggestions: the distance takes time in the product of the lengths.
 constexpr std::size_t kMaxComparedBytes = 255;
 
+// A folder with this file is one model, of many files, to diffusers.
+constexpr std::string_view kDiffusersIndex = "model_index.json";
+// The index of a model in shards, "model.safetensors.index.json".
+constexpr std::string_view kShardsIndex = ".index.json";
+
 bool HasListedExtension(std::string_view name) {
   return std::any_of(kExtensions.begin(), kExtensions.end(), [name](std::string_view extension) {
     return absl::EndsWithIgnoreCase(name, extension);
@@ -55,6 +60,34 @@ absl::Status CheckName(std::string_view name) {
   return absl::OkStatus();
 }
 
+bool IsDiffusersFolder(const fs::path& folder) {
+  std::error_code error;
+  return fs::is_regular_file(folder / kDiffusersIndex, error);
+}
+
+bool IsShardsIndex(std::string_view name) {
+  return absl::EndsWith(name, kShardsIndex) &&
+         HasListedExtension(name.substr(0, name.size() - kShardsIndex.size()));
+}
+
+// "model-00002-of-00003.safetensors", whose index stands beside it.
+bool IsShardWithIndex(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const size_t of = name.rfind("-of-"), dash = name.rfind('-', of == name.npos ? of : of - 1),
+               dot = name.rfind('.');
+  if (of == name.npos || of == 0 || dash == name.npos || dash == of || dot < of) return false;
+  const auto digits = [&](size_t begin, size_t end) {
+    return begin < end && std::all_of(name.begin() + static_cast<std::ptrdiff_t>(begin),
+                                      name.begin() + static_cast<std::ptrdiff_t>(end),
+                                      [](char c) { return c >= '0' && c <= '9'; });
+  };
+  if (!digits(dash + 1, of) || !digits(of + 4, dot)) return false;
+  std::error_code error;
+  return fs::is_regular_file(
+      path.parent_path() / absl::StrCat(name.substr(0, dash), name.substr(dot), kShardsIndex),
+      error);
+}
+
 // Walks one root, real folders before those behind symbolic links, so that a folder goes by its own
 // name and not by a link's; each in the order of the names, so that the outcome does not depend on
 // the disk's.
@@ -75,6 +108,11 @@ class RootWalk {
     struct stat info;
     if (stat(folder.c_str(), &info) != 0 || !visited_.emplace(info.st_dev, info.st_ino).second)
       return;
+    if (!prefix.empty() && IsDiffusersFolder(folder)) {
+      const std::string name = prefix.substr(0, prefix.size() - 1);
+      if (CheckName(name).ok()) names_.insert(name);
+      return;
+    }
     std::error_code error;
     for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
          entry.increment(error)) {
@@ -82,7 +120,8 @@ class RootWalk {
       const std::string name = prefix + entry->path().filename().string();
       if (entry->is_directory(unreadable)) {
         (entry->is_symlink(unreadable) ? links_ : folders_).insert(name + "/");
-      } else if (HasListedExtension(name) && entry->is_regular_file(unreadable) &&
+      } else if ((HasListedExtension(name) || IsShardsIndex(name)) &&
+                 entry->is_regular_file(unreadable) && !IsShardWithIndex(entry->path()) &&
                  CheckName(name).ok()) {
         names_.insert(name);
       }
@@ -158,7 +197,7 @@ absl::StatusOr<std::string> ModelFolders::Resolve(std::string_view name) const {
   for (const std::string& root : roots_) {
     const fs::path path = fs::path(root) / name;
     std::error_code error;
-    if (fs::is_regular_file(path, error)) return path.string();
+    if (fs::is_regular_file(path, error) || IsDiffusersFolder(path)) return path.string();
   }
   const std::vector<std::string> names = List();
   const std::vector<std::string> near = NearNames(name, names);

@@ -20,16 +20,17 @@ class ModelFolders {
 
   // Names relative to their root with '/' between the parts, sorted, each once (the first root that
   // has it wins), of all files with an extension that ComfyUI lists (.safetensors .sft .ckpt .pt
-  // .pt2 .pth .bin .pkl .gguf), in any case. Each folder is entered once, however many symbolic
-  // links lead to it. Folders that cannot be read are skipped, and so are names that Resolve would
-  // not take: those with a backslash or not UTF-8.
+  // .pt2 .pth .bin .pkl .gguf), in any case; a diffusers folder (it has a model_index.json) by the
+  // folder's name, and a model in shards by its index (NAME.safetensors.index.json). Each folder is
+  // entered once, however many symbolic links lead to it. Folders that cannot be read are skipped,
+  // and so are names that Resolve would not take: those with a backslash or not UTF-8.
   std::vector<std::string> List() const;
 
-  // The path of the file that `name` stands for, in the first root that has it. INVALID_ARGUMENT
-  // when the name is empty, absolute, not UTF-8, or has a component "..", a NUL or a backslash;
-  // NOT_FOUND, with at most five of the nearest existing names (by edit distance, case, folder and
-  // extension aside), when no root has it. A symbolic link inside a root may point outside of it:
-  // who may write the folder decides that, not who names files.
+  // The path of the file or diffusers folder that `name` stands for, in the first root that has it.
+  // INVALID_ARGUMENT when the name is empty, absolute, not UTF-8, or has a component "..", a NUL or
+  // a backslash; NOT_FOUND, with at most five of the nearest existing names (by edit distance,
+  // case, folder and extension aside), when no root has it. A symbolic link inside a root may point
+  // outside of it: who may write the folder decides that, not who names files.
   absl::StatusOr<std::string> Resolve(std::string_view name) const;
 
   const std::vector<std::string>& roots() const { return roots_; }

@@ -50,6 +50,24 @@ TEST_F(ModelFoldersTest, ListsModelFilesOfSubfoldersSorted) {
   EXPECT_THAT(Folders().List(), ElementsAre("a/deep/er/c.CKPT", "a/x.gguf", "b.safetensors"));
 }
 
+TEST_F(ModelFoldersTest, ListsDiffusersFoldersAndShardedModelsOnce) {
+  folder_.Write("root/sub/sdxl/model_index.json", "{}");
+  folder_.Write("root/sub/sdxl/unet/diffusion_pytorch_model.safetensors", "");
+  folder_.Write("root/flux.safetensors.index.json", "{}");
+  folder_.Write("root/flux-00001-of-00002.safetensors", "");
+  folder_.Write("root/flux-00002-of-00002.safetensors", "");
+  folder_.Write("root/alone-00001-of-00001.safetensors", "");
+  folder_.Write("root/other.index.json", "{}");
+  EXPECT_THAT(Folders().List(), ElementsAre("alone-00001-of-00001.safetensors",
+                                            "flux.safetensors.index.json", "sub/sdxl"));
+  EXPECT_EQ(Folders().Resolve("sub/sdxl").value_or(""), Root() + "/sub/sdxl");
+  EXPECT_EQ(Folders().Resolve("flux.safetensors.index.json").value_or(""),
+            Root() + "/flux.safetensors.index.json");
+  EXPECT_EQ(Folders().Resolve("flux-00001-of-00002.safetensors").value_or(""),
+            Root() + "/flux-00001-of-00002.safetensors");
+  EXPECT_THAT(NotFound("sub"), HasSubstr("there is no checkpoint 'sub'"));
+}
+
 TEST_F(ModelFoldersTest, ListsEveryExtensionOfComfyUI) {
   for (const char* extension :
        {"safetensors", "sft", "ckpt", "pt", "pt2", "pth", "bin", "pkl", "gguf"}) {
