@@ -11,21 +11,21 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "lib/base/quote.h"
+#include "lib/base/utf8.h"
 
 namespace distorch {
 namespace {
 
 absl::Status NotADevice(std::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(
-      Quote(text),
+      Quoted(text),
       " is not a device: write cpu, or an accelerator such as cuda or cuda:0 (index 0 to ",
       kMaxDeviceIndex, ")"));
 }
 
 absl::Status BadByteSize(std::string_view text, std::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(
-      Quote(text), " ", what,
+      Quoted(text), " ", what,
       ": write a number and a unit b, kb, mb, gb or tb (powers of 1024), such as 2.5gb"));
 }
 

@@ -12,9 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "lib/base/quote.h"
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
+#include "lib/base/utf8.h"
 
 namespace distorch {
 namespace {
@@ -46,7 +46,7 @@ absl::StatusOr<DeviceMemory> ParseKnownDevice(std::string_view text,
     if (known.device == id) return known;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown device ", Quote(text), "; known devices: ",
+      absl::StrCat("unknown device ", Quoted(text), "; known devices: ",
                    absl::StrJoin(devices, ", ", [](std::string* out, const DeviceMemory& known) {
                      out->append(known.device.ToString());
                    })));
@@ -58,15 +58,15 @@ absl::StatusOr<double> ParseNumber(std::string_view text) {
   const auto [parsed_to, error] =
       std::from_chars(text.data(), end, value, std::chars_format::fixed);
   if (error == std::errc::result_out_of_range) {
-    return absl::InvalidArgumentError(absl::StrCat("amount ", Quote(text), " is too large"));
+    return absl::InvalidArgumentError(absl::StrCat("amount ", Quoted(text), " is too large"));
   }
   // from_chars also reads "inf" and "nan".
   if (error != std::errc() || parsed_to != end || !std::isfinite(value)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("amount ", Quote(text), " is malformed; ", kAmountHelp));
+        absl::StrCat("amount ", Quoted(text), " is malformed; ", kAmountHelp));
   }
   if (std::signbit(value)) {
-    return absl::InvalidArgumentError(absl::StrCat("amount ", Quote(text), " is negative"));
+    return absl::InvalidArgumentError(absl::StrCat("amount ", Quoted(text), " is negative"));
   }
   return value;
 }
@@ -162,11 +162,11 @@ absl::Status ParseExpert(std::string_view text, const std::vector<DeviceMemory>&
     ++number;
     piece = absl::StripAsciiWhitespace(piece);
     if (const absl::Status status = AddPiece(piece, devices, allocation); !status.ok()) {
-      return Within(absl::StrCat("piece ", number, " ", Quote(piece)), status);
+      return Within(absl::StrCat("piece ", number, " ", Quoted(piece)), status);
     }
   }
   if (const absl::Status status = CheckShares(allocation); !status.ok())
-    return Within(Quote(text), status);
+    return Within(Quoted(text), status);
   return absl::OkStatus();
 }
 
@@ -181,7 +181,7 @@ absl::Status ParseDonors(std::string_view text, const std::vector<DeviceMemory>&
     if (status.ok() && Names(donors, device->device)) {
       status = absl::InvalidArgumentError("device is named twice");
     }
-    if (!status.ok()) return Within(absl::StrCat("donor ", number, " ", Quote(piece)), status);
+    if (!status.ok()) return Within(absl::StrCat("donor ", number, " ", Quoted(piece)), status);
     donors.push_back({.device = device->device});
   }
   return absl::OkStatus();

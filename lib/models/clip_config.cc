@@ -25,7 +25,7 @@ absl::StatusOr<nn::ClipTextConfig> ReadClipTextConfig(const NamedTensors& tensor
   config.vocabulary = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 0);
   config.width = shapes.Size("text_model.embeddings.token_embedding.weight", 2, 1);
   config.positions = shapes.Size("text_model.embeddings.position_embedding.weight", 2, 0);
-  config.layers = shapes.Count("text_model.encoder.layers.", ".layer_norm1.weight");
+  config.layers = shapes.CountBlocks("text_model.encoder.layers.");
   config.feed_forward = shapes.Size("text_model.encoder.layers.0.mlp.fc1.weight", 2, 0);
   config.heads = config.width / kClipHeadChannels;
   config.projection = shapes.Has("text_projection.weight")

@@ -54,12 +54,12 @@ at::Tensor CausalMask(int64_t length, const at::TensorOptions& options) {
   return at::full({length, length}, -std::numeric_limits<float>::infinity(), options).triu_(1);
 }
 
-// The state at each row's first end token, which carries the whole text: [N, T, width] -> [N,
-// width]. `ids` on the CPU.
-at::Tensor EndTokenStates(const at::Tensor& states, const at::Tensor& ids, int64_t end_token) {
-  const at::Tensor ends = ids.eq(end_token).to(at::kInt).argmax(-1);
+// [N, T, width] -> [N, width].
+at::Tensor StatesAt(const at::Tensor& states, std::span<const int64_t> columns) {
   std::vector<at::Tensor> rows;
-  for (int64_t i = 0; i < ids.size(0); ++i) rows.push_back(states[i][ends[i].item<int64_t>()]);
+  for (size_t i = 0; i < columns.size(); ++i) {
+    rows.push_back(states[static_cast<int64_t>(i)][columns[i]]);
+  }
   return at::stack(rows);
 }
 
@@ -79,24 +79,34 @@ ClipTextModel::ClipTextModel(const Scope& scope, const ClipTextConfig& config)
 
 ClipTextModel::~ClipTextModel() = default;
 
-ClipTextModel::Output ClipTextModel::Forward(const at::Tensor& ids, const at::Device& device,
-                                             at::ScalarType dtype, int stop_at_layer) const {
-  const int64_t length = ids.size(1);
-  at::Tensor x = tokens_.Forward(ids.to(device), dtype);
-  x = x + positions_.Forward(at::arange(length, ids.options()).to(device), dtype);
+at::Tensor ClipTextModel::Embed(const at::Tensor& ids, const at::Device& device,
+                                at::ScalarType dtype) const {
+  return tokens_.Forward(ids.to(device), dtype);
+}
+
+ClipTextModel::Output ClipTextModel::Forward(const at::Tensor& embeds,
+                                             std::span<const int64_t> ends, int layer,
+                                             bool norm_hidden) const {
+  const int64_t length = embeds.size(1);
+  const at::Device device = embeds.device();
+  const at::ScalarType dtype = embeds.scalar_type();
+  at::Tensor x = embeds + positions_.Forward(at::arange(length, at::kLong).to(device), dtype);
   const at::Tensor mask = CausalMask(length, at::TensorOptions().dtype(dtype)).to(device);
 
   const int64_t count = static_cast<int64_t>(layers_.size());
-  const int64_t stop =
-      stop_at_layer < 0 && -stop_at_layer <= count ? count + stop_at_layer : count - 1;
+  const int64_t stop = layer < 0 && -layer <= count ? count + layer : count;
   at::Tensor hidden;
   for (int64_t i = 0; i < count; ++i) {
     x = layers_[static_cast<size_t>(i)].Forward(x, mask);
     if (i == stop) hidden = x;
   }
   const at::Tensor last = final_norm_.Forward(x);
-  const at::Tensor pooled = projection_.Forward(EndTokenStates(last, ids, config_.end_token));
-  return {stop == count - 1 ? last : final_norm_.Forward(hidden), pooled};
+  if (stop == count) {
+    hidden = last;
+  } else if (norm_hidden) {
+    hidden = final_norm_.Forward(hidden);
+  }
+  return {hidden, StatesAt(last, ends)};
 }
 
 }  // namespace distorch::nn

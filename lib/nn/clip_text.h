@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "lib/nn/layers.h"
@@ -22,7 +23,6 @@ struct ClipTextConfig {
   int64_t feed_forward = 3072;
   int64_t projection = 768;
   Activation activation = Activation::kQuickGelu;
-  int64_t end_token = 49407;
 };
 
 class ClipTextLayer;
@@ -32,16 +32,23 @@ class ClipTextModel {
   ClipTextModel(const Scope& scope, const ClipTextConfig& config);
   ~ClipTextModel();
 
+  // The token embeddings of ids [N, T] (int64, on the CPU, 0 ≤ id < vocabulary): [N, T, width] on
+  // `device` in `dtype`, the caller's to change before Forward.
+  at::Tensor Embed(const at::Tensor& ids, const at::Device& device, at::ScalarType dtype) const;
+
   struct Output {
-    at::Tensor
-        hidden;  // [N, T, width], after the final norm: of the last layer, or of layer `stop_at`
-    at::Tensor pooled;  // [N, projection]: the end token's state of the last layer, projected
+    at::Tensor hidden;  // [N, T, width]: the states after the layer asked for
+    at::Tensor pooled;  // [N, width]: the last layer's, normed, at each row's end
   };
-  // ids: [N, T] int64 on the CPU, 0 ≤ id < vocabulary, T ≤ positions. Computes on `device` in
-  // `dtype`. `stop_at_layer` counts from the end: −1 is the last layer, −2 the one before; one that
-  // does not exist means the last.
-  Output Forward(const at::Tensor& ids, const at::Device& device, at::ScalarType dtype,
-                 int stop_at_layer) const;
+  // embeds: [N, T, width], T ≤ positions, without positions; computes where and in what they are.
+  // `ends`: each row's column of the token that stands for the text. `layer` < 0 counts from the
+  // end: −1 is the last; 0, or one that does not exist, means the last after the final norm. Other
+  // layers' states go through that norm if `norm_hidden`.
+  Output Forward(const at::Tensor& embeds, std::span<const int64_t> ends, int layer,
+                 bool norm_hidden) const;
+
+  // [N, width] -> [N, projection].
+  at::Tensor Project(const at::Tensor& pooled) const { return projection_.Forward(pooled); }
 
   const ClipTextConfig& config() const { return config_; }
 

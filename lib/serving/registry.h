@@ -72,7 +72,7 @@ class Pin {
   const LoadedComponent* operator->() const { return component_.get(); }
   const std::shared_ptr<const LoadedComponent>& component() const { return component_; }
   const std::string& handle() const { return handle_; }
-  int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle
+  int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle, as TextEncoder's
 
  private:
   friend class Registry;
@@ -80,7 +80,7 @@ class Pin {
   std::string handle_;
   std::shared_ptr<const LoadedComponent> component_;
   CancelTokenPtr cancel_;
-  int stop_at_layer_ = -1;
+  int stop_at_layer_ = text::kFamilysLayer;
 };
 
 // Thread-safe.
@@ -142,7 +142,7 @@ class Registry {
     ComponentKind kind = ComponentKind::kModel;
     State state = State::kLoading;
     std::string ckpt_name, family;
-    int stop_at_layer = -1;
+    int stop_at_layer = text::kFamilysLayer;
     std::shared_ptr<const LoadedComponent> component;  // null while loading
     std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
     absl::Time lease_expiry = absl::InfiniteFuture();

@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "lib/text/byte_pair_encoding.h"
-#include "lib/text/prompt.h"
+#include "lib/text/prompt_chunks.h"
 #include "lib/text/text_cleaning.h"
 #include "lib/text/vocab/embedded.h"
 
@@ -79,62 +79,6 @@ size_t FindSpecialToken(std::string_view text) {
   return text.size();
 }
 
-// The parts of a run of text that are encoded by themselves: each "embedding:…" after a blank or a
-// newline starts one.
-std::vector<std::string> SplitBeforeEmbeddings(std::string_view text) {
-  constexpr std::string_view kEmbedding = "embedding:";
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  for (size_t found = text.find(kEmbedding, 1); found != std::string_view::npos;
-       found = text.find(kEmbedding, found + 1)) {
-    if (text[found - 1] != ' ' && text[found - 1] != '\n') continue;
-    parts.emplace_back(text.substr(begin, found - 1 - begin));
-    begin = found;
-  }
-  parts.emplace_back(text.substr(begin));
-  return parts;
-}
-
-// Fills chunks of kChunkLength with groups of tokens that came from one part of the prompt. A group
-// that does not fit starts a new chunk; one of kLongGroup tokens and more is broken instead.
-class ChunkPacker {
- public:
-  explicit ChunkPacker(int pad_token) : pad_token_(pad_token) { StartChunk(); }
-
-  void Add(const std::vector<int>& ids, double weight) {
-    constexpr size_t kLongGroup = 8;
-    for (size_t taken = 0; taken < ids.size();) {
-      size_t fitting = std::min(ids.size() - taken, Room());
-      if (ids.size() < kLongGroup && fitting < ids.size()) fitting = 0;
-      for (size_t end = taken + fitting; taken < end; ++taken) {
-        chunks_.back().push_back({ids[taken], weight});
-      }
-      if (taken < ids.size()) {
-        FinishChunk();
-        StartChunk();
-      }
-    }
-  }
-
-  TokenChunks Finish() && {
-    FinishChunk();
-    return std::move(chunks_);
-  }
-
- private:
-  size_t Room() const { return ClipTokenizer::kChunkLength - 1 - chunks_.back().size(); }
-
-  void StartChunk() { chunks_.push_back({{ClipTokenizer::kStart, 1.0}}); }
-
-  void FinishChunk() {
-    chunks_.back().push_back({ClipTokenizer::kEnd, 1.0});
-    chunks_.back().resize(ClipTokenizer::kChunkLength, {pad_token_, 1.0});
-  }
-
-  const int pad_token_;
-  TokenChunks chunks_;
-};
-
 }  // namespace
 
 struct ClipTokenizer::Impl {
@@ -180,14 +124,15 @@ std::vector<int> ClipTokenizer::Encode(std::string_view text) const {
   return ids;
 }
 
-TokenChunks ClipTokenizer::Tokenize(std::string_view prompt, int pad_token) const {
-  ChunkPacker packer(pad_token);
-  for (const WeightedText& run : ParsePromptWeights(prompt)) {
-    for (const std::string& part : SplitBeforeEmbeddings(run.text)) {
-      packer.Add(Encode(part), run.weight);
-    }
-  }
-  return std::move(packer).Finish();
+TokenChunks ClipTokenizer::Tokenize(std::string_view prompt, int pad_token,
+                                    VectorSource* source) const {
+  const ChunkFormat format{.start = kStart,
+                           .end = kEnd,
+                           .padding = pad_token,
+                           .min_length = kChunkLength,
+                           .max_length = kChunkLength};
+  return ChunkPrompt(
+      prompt, format, [this](std::string_view text) { return Encode(text); }, source);
 }
 
 }  // namespace distorch::text

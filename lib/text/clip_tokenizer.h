@@ -26,11 +26,10 @@ class ClipTokenizer {
   // counts as U+FFFD. Time is O(n log n) in the text's length.
   std::vector<int> Encode(std::string_view text) const;
 
-  // A prompt with ComfyUI's syntax to one or more chunks of kChunkLength. Runs of one weight stay
-  // together where ComfyUI keeps them: one of fewer than 8 tokens that does not fit starts the next
-  // chunk. `pad_token` is kEnd for CLIP-L and 0 for CLIP-G and -H. "embedding:name" is text like
-  // any other.
-  TokenChunks Tokenize(std::string_view prompt, int pad_token = kEnd) const;
+  // A prompt in ComfyUI's syntax (prompt_chunks.h) to one or more chunks of kChunkLength.
+  // `pad_token` is kEnd for CLIP-L and 0 for CLIP-G and -H.
+  TokenChunks Tokenize(std::string_view prompt, int pad_token = kEnd,
+                       VectorSource* source = nullptr) const;
 
   ~ClipTokenizer();
 

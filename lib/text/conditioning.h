@@ -13,6 +13,8 @@ namespace distorch::text {
 struct SizeConditioning {
   int width = 0, height = 0, crop_w = 0, crop_h = 0, target_width = 0, target_height = 0;
   std::optional<double> aesthetic_score;
+
+  bool operator==(const SizeConditioning&) const = default;
 };
 
 // Tensors are float32 on the CPU, batched along dimension 0 (1 serves any batch).

@@ -7,6 +7,7 @@
 
 #include "lib/text/clip_tokenizer.h"
 #include "lib/text/prompt.h"
+#include "lib/text/t5_tokenizer.h"
 #include "lib/text/text_cleaning.h"
 
 namespace distorch::text {
@@ -58,6 +59,32 @@ void NestedCharacterReferences(benchmark::State& state) {
   Tokenize(state, Repeat("&amp;amp", state.range(0)));
 }
 BENCHMARK(NestedCharacterReferences)->Range(1 << 10, 1 << 20)->Unit(benchmark::kMicrosecond);
+
+void TokenizeForT5(benchmark::State& state, const std::string& prompt) {
+  const T5Tokenizer& tokenizer = T5Tokenizer::Get();
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(tokenizer.Tokenize(prompt, T5Tokenizer::kFluxLength));
+  }
+  state.SetBytesProcessed(state.iterations() * prompt.size());
+}
+
+void T5UsualPrompt(benchmark::State& state) { TokenizeForT5(state, std::string(kPrompt)); }
+BENCHMARK(T5UsualPrompt);
+
+void T5ManyPrompts(benchmark::State& state) {
+  TokenizeForT5(state, Repeat(kPrompt, state.range(0)));
+}
+BENCHMARK(T5ManyPrompts)->Range(1 << 10, 1 << 20)->Unit(benchmark::kMicrosecond);
+
+void T5OneWord(benchmark::State& state) {
+  TokenizeForT5(state, Repeat("photograph", state.range(0)));
+}
+BENCHMARK(T5OneWord)->Range(1 << 10, 1 << 20)->Unit(benchmark::kMicrosecond);
+
+void T5OneUnknownWord(benchmark::State& state) {
+  TokenizeForT5(state, Repeat("\U0001F600", state.range(0)));
+}
+BENCHMARK(T5OneUnknownWord)->Range(1 << 10, 1 << 20)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace distorch::text

@@ -13,6 +13,9 @@ std::string_view EmbeddedClipMergesGz();
 // "name codepoint…" a line, code points in hexadecimal.
 std::string_view EmbeddedHtmlEntities();
 
+// The gzip file of T5's tokenizer.json: its pieces with their scores, its character map.
+std::string_view EmbeddedT5TokenizerGz();
+
 }  // namespace distorch::text
 
 #endif  // LIB_TEXT_VOCAB_EMBEDDED_H_

@@ -20,19 +20,6 @@ using ::testing::SizeIs;
 
 const ClipTokenizer& Clip() { return ClipTokenizer::Get(); }
 
-// tokens.json has weights with six decimals.
-void ExpectSameChunks(const TokenChunks& actual, const TokenChunks& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (size_t chunk = 0; chunk < actual.size(); ++chunk) {
-    ASSERT_EQ(actual[chunk].size(), expected[chunk].size());
-    for (size_t i = 0; i < actual[chunk].size(); ++i) {
-      ASSERT_EQ(actual[chunk][i].id, expected[chunk][i].id) << "chunk " << chunk << ", token " << i;
-      ASSERT_NEAR(actual[chunk][i].weight, expected[chunk][i].weight, 5e-7)
-          << "chunk " << chunk << ", token " << i;
-    }
-  }
-}
-
 TEST(ClipTokenizerGolden, AllPromptsGiveTheReferencesChunks) {
   const nlohmann::json golden = ReadGolden("tokens.json");
   ASSERT_EQ(golden["prompts"].size(), 112u);

@@ -2,6 +2,8 @@
 #ifndef TESTS_LIB_TEXT_GOLDEN_PROMPTS_H_
 #define TESTS_LIB_TEXT_GOLDEN_PROMPTS_H_
 
+#include <gtest/gtest.h>
+
 #include <fstream>
 #include <string>
 
@@ -26,6 +28,19 @@ inline TokenChunks ChunksFromJson(const nlohmann::json& json) {
     }
   }
   return chunks;
+}
+
+// tokens.json has weights with six decimals.
+inline void ExpectSameChunks(const TokenChunks& actual, const TokenChunks& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t chunk = 0; chunk < actual.size(); ++chunk) {
+    ASSERT_EQ(actual[chunk].size(), expected[chunk].size());
+    for (size_t i = 0; i < actual[chunk].size(); ++i) {
+      ASSERT_EQ(actual[chunk][i].id, expected[chunk][i].id) << "chunk " << chunk << ", token " << i;
+      ASSERT_NEAR(actual[chunk][i].weight, expected[chunk][i].weight, 5e-7)
+          << "chunk " << chunk << ", token " << i;
+    }
+  }
 }
 
 }  // namespace distorch::text
