@@ -21,7 +21,7 @@ RUN apt-get update \
  && xargs apt-get install -y --no-install-recommends ca-certificates </usr/share/distorchd/packages.txt \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --home-dir /var/lib/distorchd --create-home --shell /usr/sbin/nologin distorchd \
- && mkdir -p /models/checkpoints /models/loras /models/embeddings
+ && mkdir -p /models/checkpoints /models/loras /models/embeddings /models/vae_approx
 USER distorchd
 # Flags given to `docker run` win over these. The container's own network is the boundary: publish the port to whom
 # you trust, or turn TLS on.
@@ -31,6 +31,7 @@ ENV DISTORCHD_LISTEN_ADDRESS=0.0.0.0:50051 \
     DISTORCHD_CHECKPOINT_DIRS=/models/checkpoints \
     DISTORCHD_LORA_DIRS=/models/loras \
     DISTORCHD_EMBEDDING_DIRS=/models/embeddings \
+    DISTORCHD_VAE_APPROX_DIRS=/models/vae_approx \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 50051 9464

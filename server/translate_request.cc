@@ -20,6 +20,7 @@ constexpr int kMaxSteps = 10'000;
 constexpr double kMaxScale = 1000;  // of cfg and guidance
 constexpr int kMinImageSide = 16, kMaxImageSide = 8192, kMaxBatch = 64;
 constexpr int kMinTile = 64;
+constexpr std::string_view kImageFormats[] = {"png", "jpeg", "jpg", "webp"};
 constexpr const char* kWeightDtypes[] = {"default", "fp32",       "fp16",
                                          "bf16",    "fp8_e4m3fn", "fp8_e5m2"};
 
@@ -127,6 +128,13 @@ absl::StatusOr<int> ToImageSide(std::string_view field, int value) {
   if (value == 0) return InferSpec().width;
   RETURN_IF_ERROR(CheckInt(field, value, kMinImageSide, kMaxImageSide));
   if (value % 8 != 0) return Bad(field, value, " is not a multiple of 8");
+  return value;
+}
+
+absl::StatusOr<int> ToTileSize(int value) {
+  if (value == 0) return 0;
+  RETURN_IF_ERROR(CheckInt("tile_size", value, kMinTile, kMaxImageSide));
+  if (value % 8 != 0) return Bad("tile_size", value, " is not a multiple of 8");
   return value;
 }
 
@@ -255,11 +263,7 @@ absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentReques
   out.vae = in.vae();
   ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
   out.as_png = in.as_png();
-  if (in.tile_size() != 0) {
-    RETURN_IF_ERROR(CheckInt("tile_size", in.tile_size(), kMinTile, kMaxImageSide));
-    if (in.tile_size() % 8 != 0) return Bad("tile_size", in.tile_size(), " is not a multiple of 8");
-  }
-  out.tile_size = in.tile_size();
+  ASSIGN_OR_RETURN(out.tile_size, ToTileSize(in.tile_size()));
   return out;
 }
 
@@ -270,9 +274,10 @@ absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& 
   if (in.has_pixels()) {
     ASSIGN_OR_RETURN(out.pixels, ToFloatTensor(in.pixels(), "pixels"));
   } else if (in.encoded().empty()) {
-    return Bad("image", "is required: pixels, or encoded (the bytes of a PNG file)");
+    return Bad("image", "is required: pixels, or encoded (the bytes of a PNG, JPEG or WebP file)");
   }
   out.encoded = in.encoded();
+  ASSIGN_OR_RETURN(out.tile_size, ToTileSize(in.tile_size()));
   return out;
 }
 
@@ -298,10 +303,14 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
   }
   RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
   out.preview_every = in.preview_every();
-  if (!in.image_format().empty() && in.image_format() != out.image_format) {
-    return Bad("image_format", Quoted(in.image_format()),
-               " is not 'png', the only format there is");
+  if (!in.image_format().empty()) {
+    if (!absl::c_linear_search(kImageFormats, in.image_format())) {
+      return Bad("image_format", Quoted(in.image_format()), " is not one of ",
+                 absl::StrJoin(kImageFormats, ", "));
+    }
+    out.image_format = in.image_format();
   }
+  ASSIGN_OR_RETURN(out.tile_size, ToTileSize(in.tile_size()));
   return out;
 }
 

@@ -135,6 +135,7 @@ void ToProto(const UnloadReceipt& receipt, v1::UnloadResponse* out) {
 
 void ToProto(EncodeTextResult result, v1::EncodeTextResponse* out) {
   out->set_conditioning_id(result.conditioning_id);
+  for (std::string& warning : result.warnings) out->add_warnings(std::move(warning));
   Write(std::move(result.conditioning), out->mutable_conditioning());
 }
 
@@ -161,6 +162,7 @@ void ToProto(HostTensor latent, v1::EncodeImageResponse* out) {
 void ToProto(InferResult result, v1::InferResult* out) {
   for (std::string& png : result.png) out->add_png(std::move(png));
   out->set_seed(result.seed);
+  for (std::string& warning : result.warnings) out->add_warnings(std::move(warning));
   out->mutable_phase_seconds()->insert(result.phase_seconds.begin(), result.phase_seconds.end());
 }
 

@@ -1,4 +1,4 @@
-// infer: a prompt (and an image) to PNG files.
+// infer: a prompt (and an image) to image files.
 #include <memory>
 #include <random>
 #include <string>
@@ -9,6 +9,7 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/files.h"
 #include "client/ctl/handles.h"
+#include "client/ctl/lora_flags.h"
 #include "client/ctl/placement_view.h"
 #include "client/ctl/validators.h"
 #include "lib/base/status_macros.h"
@@ -18,6 +19,7 @@ namespace {
 
 struct InferFlags {
   HandleFlags handles;
+  std::vector<LoraFlag> loras;
   std::string prompt, negative;
   int width = 512, height = 512;
   int batch_size = 1;
@@ -29,6 +31,8 @@ struct InferFlags {
   std::optional<double> guidance;
   std::string init_image, mask_image;
   int preview_every = 0;
+  int tile_size = 0;
+  std::string image_format;  // empty: as the output's name says
   std::string output;
 };
 
@@ -52,6 +56,7 @@ absl::StatusOr<v1::InferRequest> MakeRequest(const InferFlags& flags) {
   request.set_height(flags.height);
   request.set_batch_size(flags.batch_size);
   request.set_preview_every(flags.preview_every);
+  request.set_tile_size(flags.tile_size);
   v1::SamplingOptions& options = *request.mutable_options();
   options.set_seed(flags.seed ? *flags.seed : RandomSeed());
   options.set_steps(flags.steps);
@@ -61,6 +66,11 @@ absl::StatusOr<v1::InferRequest> MakeRequest(const InferFlags& flags) {
   options.set_denoise(flags.denoise);
   if (flags.guidance) options.set_guidance(*flags.guidance);
   return request;
+}
+
+absl::StatusOr<std::string> ImageFormat(const InferFlags& flags) {
+  if (!flags.image_format.empty()) return flags.image_format;
+  return flags.output.empty() ? "png" : FormatOf(flags.output);
 }
 
 // Runs the call; previews are written as they come and named in `previews`.
@@ -113,17 +123,26 @@ nlohmann::ordered_json ResultJson(const v1::InferRequest& request, const v1::Inf
 
 absl::Status Infer(Session& session, InferFlags flags) {
   ASSIGN_OR_RETURN(v1::InferRequest request, MakeRequest(flags));
-  std::string output = flags.output.empty()
-                           ? absl::StrCat("distorch-", request.options().seed(), ".png")
-                           : flags.output;
-  RETURN_IF_ERROR(CheckOutput(output));
+  ASSIGN_OR_RETURN(const std::string format, ImageFormat(flags));
+  request.set_image_format(format);
+  std::string output = flags.output.empty() ? absl::StrCat("distorch-", request.options().seed(),
+                                                           ExtensionOf(format))
+                                            : flags.output;
+  RETURN_IF_ERROR(CheckOutput(output, format));
   RETURN_IF_ERROR(ResolveHandles(session, flags.handles));
-  request.set_model(flags.handles.handles["model"]);
-  request.set_clip(flags.handles.handles["clip"]);
-  request.set_vae(flags.handles.handles["vae"]);
+  std::map<std::string, std::string>& handles = flags.handles.handles;
+  ASSIGN_OR_RETURN(const std::vector<std::string> loras,
+                   ApplyLoras(session, flags.loras, handles["model"], handles["clip"]));
+  request.set_model(handles["model"]);
+  request.set_clip(handles["clip"]);
+  request.set_vae(handles["vae"]);
 
   std::vector<std::string> previews;
-  ASSIGN_OR_RETURN(v1::InferResult result, InferWithProgress(session, request, output, previews));
+  absl::StatusOr<v1::InferResult> inferred = InferWithProgress(session, request, output, previews);
+  const absl::Status closed = CloseLoras(session, loras);
+  RETURN_IF_ERROR(inferred.status());
+  RETURN_IF_ERROR(closed);
+  const v1::InferResult& result = *inferred;
   std::vector<std::string> files = ImageNames(output, result.png_size());
   for (int i = 0; i < result.png_size(); ++i) {
     RETURN_IF_ERROR(WriteFile(files[i], result.png(i)));
@@ -187,15 +206,16 @@ void AddImageFlags(CLI::App& command, InferFlags& flags) {
       ->type_name("N")
       ->check(AboveZero())
       ->capture_default_str();
-  CLI::Option* init_image =
-      command
-          .add_option(
-              "--init_image", flags.init_image,
-              "PNG to start from instead of noise alone; scaled and cropped to the size asked for")
-          ->type_name("FILE");
+  CLI::Option* init_image = command
+                                .add_option("--init_image", flags.init_image,
+                                            "PNG, JPEG or WebP file to start from instead of noise "
+                                            "alone; scaled and cropped to the "
+                                            "size asked for")
+                                ->type_name("FILE");
   command
       .add_option("--mask_image", flags.mask_image,
-                  "PNG of what to repaint of --init_image: white is repainted, black kept")
+                  "Picture of what to repaint of --init_image: white is repainted, black kept "
+                  "(default: what is transparent in --init_image, if anything, is repainted)")
       ->type_name("FILE")
       ->needs(init_image);
   command
@@ -205,10 +225,23 @@ void AddImageFlags(CLI::App& command, InferFlags& flags) {
       ->check(NotNegative())
       ->capture_default_str();
   command
+      .add_option(
+          "--tile_size", flags.tile_size,
+          "Decode and encode by tiles of so many pixels a side (64 to 8192, a multiple of 8), "
+          "which takes less memory; 0: only when memory lacks")
+      ->type_name("PIXELS")
+      ->check(NotNegative())
+      ->capture_default_str();
+  command
+      .add_option("--image_format", flags.image_format,
+                  "png, jpeg or webp (default: what --output's name says, else png)")
+      ->type_name("FORMAT")
+      ->check(CLI::IsMember({"png", "jpeg", "webp"}));
+  command
       .add_option("--output,-o", flags.output,
-                  "The PNG to write; of a batch, NAME-0.png, NAME-1.png and so on (default: "
-                  "distorch-SEED.png)")
-      ->type_name("FILE.png");
+                  "The .png, .jpg or .webp to write; of a batch, NAME-0.png, NAME-1.png and so on "
+                  "(default: distorch-SEED.png)")
+      ->type_name("FILE");
 }
 
 }  // namespace
@@ -221,14 +254,19 @@ void AddInfer(CLI::App& app, Run& run) {
       ->type_name("TEXT");
   AddSamplingFlags(*command, *flags);
   AddImageFlags(*command, *flags);
+  AddLoraFlag(*command, flags->loras);
   AddHandleFlags(*command, {"model", "clip", "vae"}, flags->handles);
   command->footer(
       "Files of the same name are replaced. Ctrl-C cancels the request.\n\n"
       "Examples:\n"
       "  distorchctl infer --prompt='a lighthouse at dusk' --seed=1 --output=lighthouse.png\n"
-      "  distorchctl infer --prompt='in oils' --init_image=photo.png --denoise=0.6 --batch_size=4\n"
+      "  distorchctl infer --prompt='in oils' --init_image=photo.jpg --denoise=0.6 --batch_size=4\n"
+      "  distorchctl infer --prompt='a red door' --init_image=house.jpg --mask_image=door.png "
+      "--output=new.webp\n"
       "  distorchctl infer --ckpt_name=sdxl.safetensors --width=1024 --height=1024 --cfg=6 "
-      "--sampler_name=dpmpp_2m --scheduler=karras --preview_every=5 --prompt='a fox'");
+      "--sampler_name=dpmpp_2m --scheduler=karras --preview_every=5 --prompt='a fox'\n"
+      "  distorchctl infer --prompt='a fox' --lora=ink.safetensors:0.8 "
+      "--lora=snow.safetensors:1:0.5");
   command->callback(
       [&run, flags] { run = [=](Session& session) { return Infer(session, *flags); }; });
 }

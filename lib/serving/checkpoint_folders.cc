@@ -43,7 +43,7 @@ bool HasListedExtension(std::string_view name) {
 }
 
 // OK when `name` stays inside a root. The error goes on from "checkpoint 'x' ".
-absl::Status CheckName(std::string_view name) {
+absl::Status CheckRelativeName(std::string_view name) {
   if (name.empty()) return absl::InvalidArgumentError("must not be empty");
   if (name.find('\0') != name.npos) return absl::InvalidArgumentError("must not have a NUL");
   if (name.find('\\') != name.npos) {
@@ -110,7 +110,7 @@ class RootWalk {
       return;
     if (!prefix.empty() && IsDiffusersFolder(folder)) {
       const std::string name = prefix.substr(0, prefix.size() - 1);
-      if (CheckName(name).ok()) names_.insert(name);
+      if (CheckRelativeName(name).ok()) names_.insert(name);
       return;
     }
     std::error_code error;
@@ -122,7 +122,7 @@ class RootWalk {
         (entry->is_symlink(unreadable) ? links_ : folders_).insert(name + "/");
       } else if ((HasListedExtension(name) || IsShardsIndex(name)) &&
                  entry->is_regular_file(unreadable) && !IsShardWithIndex(entry->path()) &&
-                 CheckName(name).ok()) {
+                 CheckRelativeName(name).ok()) {
         names_.insert(name);
       }
     }
@@ -189,16 +189,47 @@ std::vector<std::string> ModelFolders::List() const {
   return {names.begin(), names.end()};
 }
 
-absl::StatusOr<std::string> ModelFolders::Resolve(std::string_view name) const {
-  if (absl::Status status = CheckName(name); !status.ok()) {
-    return absl::Status(status.code(),
-                        absl::StrCat(kind_, " ", Quoted(name), " ", status.message()));
-  }
+absl::Status ModelFolders::CheckName(std::string_view name) const {
+  const absl::Status status = CheckRelativeName(name);
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(kind_, " ", Quoted(name), " ", status.message()));
+}
+
+std::string ModelFolders::PathOf(std::string_view name) const {
   for (const std::string& root : roots_) {
     const fs::path path = fs::path(root) / name;
     std::error_code error;
     if (fs::is_regular_file(path, error) || IsDiffusersFolder(path)) return path.string();
   }
+  return "";
+}
+
+absl::StatusOr<std::string> ModelFolders::Resolve(std::string_view name) const {
+  RETURN_IF_ERROR(CheckName(name));
+  std::string path = PathOf(name);
+  if (path.empty()) return NotFound(name);
+  return path;
+}
+
+absl::StatusOr<std::string> ModelFolders::Find(std::string_view name,
+                                               std::span<const std::string_view> extensions) const {
+  RETURN_IF_ERROR(CheckName(name));
+  std::vector<std::string> spellings = {std::string(name)};
+  for (std::string_view extension : extensions) spellings.push_back(absl::StrCat(name, extension));
+  for (const std::string& spelling : spellings) {
+    if (std::string path = PathOf(spelling); !path.empty()) return path;
+  }
+  const std::vector<std::string> names = List();
+  for (const std::string& spelling : spellings) {
+    const auto found = std::find_if(names.begin(), names.end(), [&](const std::string& listed) {
+      return absl::EndsWith(listed, absl::StrCat("/", spelling));
+    });
+    if (found != names.end()) return Resolve(*found);
+  }
+  return NotFound(name);
+}
+
+absl::Status ModelFolders::NotFound(std::string_view name) const {
   const std::vector<std::string> names = List();
   const std::vector<std::string> near = NearNames(name, names);
   const std::string hint = near.empty()

@@ -3,6 +3,7 @@
 #ifndef LIB_SERVING_CHECKPOINT_FOLDERS_H_
 #define LIB_SERVING_CHECKPOINT_FOLDERS_H_
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,16 +33,26 @@ class ModelFolders {
   // case, folder and extension aside), when no root has it. A symbolic link inside a root may point
   // outside of it: who may write the folder decides that, not who names files.
   absl::StatusOr<std::string> Resolve(std::string_view name) const;
+  // The same where names are written loosely, as prompts name embeddings: `name` may lack one of
+  // `extensions`, and the folders inside the root that lead to it. A file right under a root wins,
+  // then an earlier extension.
+  absl::StatusOr<std::string> Find(std::string_view name,
+                                   std::span<const std::string_view> extensions) const;
 
   const std::vector<std::string>& roots() const { return roots_; }
 
  private:
+  absl::Status CheckName(std::string_view name) const;
+  // The path of the file of exactly that name, or "".
+  std::string PathOf(std::string_view name) const;
+  absl::Status NotFound(std::string_view name) const;
+
   std::string kind_;
   std::vector<std::string> roots_;
 };
 
 struct ExtraModelPaths {
-  std::vector<std::string> checkpoints, loras, embeddings;
+  std::vector<std::string> checkpoints, loras, embeddings, vae_approx;
 };
 
 // Reads ComfyUI's extra_model_paths.yaml: each top-level entry has an optional base_path and

@@ -33,7 +33,8 @@ void KeepActivationsInOneHeap() {
 
 // The options' folders before those of --extra_model_paths.
 absl::StatusOr<ExtraModelPaths> Folders(const CoreOptions& options) {
-  ExtraModelPaths folders{options.checkpoint_dirs, options.lora_dirs, options.embedding_dirs};
+  ExtraModelPaths folders{options.checkpoint_dirs, options.lora_dirs, options.embedding_dirs,
+                          options.vae_approx_dirs};
   if (options.extra_model_paths.empty()) return folders;
   auto extra = ReadExtraModelPaths(options.extra_model_paths);
   if (!extra.ok()) return Within("--extra_model_paths", extra.status());
@@ -43,6 +44,7 @@ absl::StatusOr<ExtraModelPaths> Folders(const CoreOptions& options) {
   append(extra->checkpoints, &folders.checkpoints);
   append(extra->loras, &folders.loras);
   append(extra->embeddings, &folders.embeddings);
+  append(extra->vae_approx, &folders.vae_approx);
   return folders;
 }
 
@@ -78,12 +80,15 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
     : observer_(observer != nullptr ? observer : &no_observer_),
       checkpoints_("checkpoint", std::move(folders.checkpoints)),
       loras_("lora", std::move(folders.loras)),
+      embeddings_("embedding", std::move(folders.embeddings)),
       devices_(std::move(devices)),
       ledger_(devices_->Memory()),
       meter_(devices_->devices()),
       loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_),
       lora_applier_(loras_, *devices_, &ledger_, &registry_),
-      inference_(devices_->devices(), &registry_, &runner_, observer_),
+      preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
+      inference_(devices_->devices(), &registry_, &runner_, &embeddings_, &preview_decoders_,
+                 observer_),
       runner_(devices_->devices(), options.queue_limit, observer_),
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),

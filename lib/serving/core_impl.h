@@ -19,6 +19,7 @@
 #include "lib/serving/lora_applier.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/phases.h"
+#include "lib/serving/preview_decoders.h"
 #include "lib/serving/registry.h"
 
 namespace distorch {
@@ -62,13 +63,14 @@ class CoreImpl : public DaemonCore {
 
   Observer no_observer_;
   Observer* const observer_;
-  const ModelFolders checkpoints_, loras_;
+  const ModelFolders checkpoints_, loras_, embeddings_;
   const std::unique_ptr<DeviceManager> devices_;
   Ledger ledger_;
   TransferMeter meter_;
   Registry registry_;
   Loader loader_;
   LoraApplier lora_applier_;
+  PreviewDecoders preview_decoders_;
   Inference inference_;
   PhaseRunner runner_;  // after what its requests use: they end before that goes
   absl::Mutex mutex_;

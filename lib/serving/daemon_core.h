@@ -28,7 +28,7 @@
 namespace distorch {
 
 struct CoreOptions {
-  std::vector<std::string> checkpoint_dirs, lora_dirs, embedding_dirs;
+  std::vector<std::string> checkpoint_dirs, lora_dirs, embedding_dirs, vae_approx_dirs;
   std::string extra_model_paths;  // ComfyUI's YAML file; empty: none
   std::string simulate_devices;
   std::string compute_dtype = "auto";

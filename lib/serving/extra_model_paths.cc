@@ -83,6 +83,7 @@ std::vector<std::string>* ListOf(std::string_view key, ExtraModelPaths& paths) {
   if (key == "checkpoints") return &paths.checkpoints;
   if (key == "loras") return &paths.loras;
   if (key == "embeddings") return &paths.embeddings;
+  if (key == "vae_approx") return &paths.vae_approx;
   return nullptr;
 }
 
@@ -139,6 +140,7 @@ absl::StatusOr<ExtraModelPaths> ParseDocument(const YAML::Node& document,
     AppendNew(entry.paths.checkpoints, all.checkpoints);
     AppendNew(entry.paths.loras, all.loras);
     AppendNew(entry.paths.embeddings, all.embeddings);
+    AppendNew(entry.paths.vae_approx, all.vae_approx);
   }
   return all;
 }

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +10,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
-#include "lib/pipeline/png_codec.h"
+#include "lib/pipeline/inpaint.h"
 #include "lib/pipeline/pixels.h"
 #include "lib/serving/sampling_request.h"
 
@@ -23,28 +24,28 @@ absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int6
       absl::StrCat(field, ": ", value, " is out of range; allowed: ", low, " to ", high));
 }
 
-// [1, H, W, 3] in 0…1.
-absl::StatusOr<at::Tensor> DecodePicture(std::string_view field, const std::string& png,
-                                         int64_t height, int64_t width) {
-  auto decoded = DecodeImage(png);
-  if (!decoded.ok()) return Within(field, decoded.status());
-  return RunTorchOr<at::Tensor>(
-      [&] { return pipeline::ResizeCover(pipeline::FromImage8(*decoded), height, width); });
+absl::StatusOr<Image8> DecodePicture(std::string_view field, const std::string& bytes) {
+  absl::StatusOr<Image8> picture = DecodeImage(bytes);
+  if (!picture.ok()) return Within(field, picture.status());
+  return picture;
 }
 
 }  // namespace
 
 InferJob::InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
-                   InferCallbacks callbacks, Observer* observer)
+                   InferCallbacks callbacks, const ModelFolders* embeddings,
+                   PreviewDecoders* preview_decoders, Observer* observer)
     : spec_(spec),
       model_(std::move(model)),
       clip_(std::move(clip)),
       vae_(std::move(vae)),
       cancel_(std::move(cancel)),
       callbacks_(std::move(callbacks)),
+      embeddings_(embeddings),
+      preview_decoders_(preview_decoders),
       observer_(observer) {}
 
-absl::Status InferJob::CheckSize() const {
+absl::Status InferJob::CheckFields() const {
   const int64_t unit = model_->model().latent_format().downscale;
   for (const auto& [field, value] :
        {std::pair{"width", spec_.width}, std::pair{"height", spec_.height}}) {
@@ -59,10 +60,12 @@ absl::Status InferJob::CheckSize() const {
   }
   RETURN_IF_ERROR(CheckPrompt("prompt", spec_.prompt));
   RETURN_IF_ERROR(CheckPrompt("negative_prompt", spec_.negative_prompt));
-  if (!spec_.image_format.empty() && spec_.image_format != "png") {
+  if (!ImageFormatByName(spec_.image_format)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("image_format: \"", spec_.image_format, "\" is not supported; allowed: png"));
+        absl::StrCat("image_format: \"", spec_.image_format,
+                     "\" is not supported; allowed: ", ImageFormatNames()));
   }
+  RETURN_IF_ERROR(CheckTileSize(spec_.tile_size));
   if (!spec_.mask_image.empty() && spec_.init_image.empty()) {
     return absl::InvalidArgumentError("mask_image: needs an init_image to repaint");
   }
@@ -72,11 +75,13 @@ absl::Status InferJob::CheckSize() const {
 absl::StatusOr<std::shared_ptr<InferJob>> InferJob::Create(const InferSpec& spec, Pin model,
                                                            Pin clip, Pin vae, CancelTokenPtr cancel,
                                                            InferCallbacks callbacks,
+                                                           const ModelFolders* embeddings,
+                                                           PreviewDecoders* preview_decoders,
                                                            Observer* observer) {
-  auto job = std::shared_ptr<InferJob>(new InferJob(spec, std::move(model), std::move(clip),
-                                                    std::move(vae), std::move(cancel),
-                                                    std::move(callbacks), observer));
-  RETURN_IF_ERROR(job->CheckSize());
+  auto job = std::shared_ptr<InferJob>(
+      new InferJob(spec, std::move(model), std::move(clip), std::move(vae), std::move(cancel),
+                   std::move(callbacks), embeddings, preview_decoders, observer));
+  RETURN_IF_ERROR(job->CheckFields());
   ASSIGN_OR_RETURN(job->inputs_.args, ToSampleArgs(spec.options, {}));
   job->inputs_.cfg = spec.options.cfg;
   const models::LatentFormat& format = job->model_->model().latent_format();
@@ -90,37 +95,57 @@ absl::StatusOr<std::shared_ptr<InferJob>> InferJob::Create(const InferSpec& spec
 
 absl::Status InferJob::EncodePrompts() {
   const int stop = clip_.stop_at_layer();
-  ASSIGN_OR_RETURN(inputs_.positive, clip_->clip().Encode(spec_.prompt, stop));
+  ASSIGN_OR_RETURN(inputs_.positive, clip_->clip().Encode(spec_.prompt, stop, &embeddings_));
+  if (spec_.options.guidance) inputs_.positive.guidance = spec_.options.guidance;
   RETURN_IF_ERROR(cancel_->Check());
-  ASSIGN_OR_RETURN(inputs_.negative, clip_->clip().Encode(spec_.negative_prompt, stop));
+  ASSIGN_OR_RETURN(inputs_.negative,
+                   clip_->clip().Encode(spec_.negative_prompt, stop, &embeddings_));
   return absl::OkStatus();
 }
 
-absl::Status InferJob::EncodeInitImage() {
-  ASSIGN_OR_RETURN(const at::Tensor image,
-                   DecodePicture("init_image", spec_.init_image, spec_.height, spec_.width));
-  ASSIGN_OR_RETURN(const at::Tensor latent, vae_->vae().Encode(image, *cancel_));
-  inputs_.latent = latent.repeat({spec_.batch_size, 1, 1, 1});
-  if (spec_.mask_image.empty()) return absl::OkStatus();
+pipeline::VaeOptions InferJob::VaeOptions() const {
+  return {.tile_size = spec_.tile_size,
+          .warn = [observer = observer_](std::string_view message) { observer->Warning(message); }};
+}
 
-  ASSIGN_OR_RETURN(const at::Tensor picture,
-                   DecodePicture("mask_image", spec_.mask_image, spec_.height, spec_.width));
-  const at::Tensor mask =
-      picture.select(3, 0).unsqueeze(1).contiguous();  // [1, 1, H, W]; white is repainted
-  inputs_.noise_mask = mask;
-  return model_->model().concat_channels() > 0 ? ConditionOnMask(image, mask) : absl::OkStatus();
+absl::Status InferJob::EncodeInitImage() {
+  ASSIGN_OR_RETURN(const Image8 picture, DecodePicture("init_image", spec_.init_image));
+  ASSIGN_OR_RETURN(const at::Tensor image, RunTorchOr<at::Tensor>([&] {
+                     return pipeline::ResizeCover(pipeline::FromImage8(picture), spec_.height,
+                                                  spec_.width);
+                   }));
+  ASSIGN_OR_RETURN(const at::Tensor latent,
+                   pipeline::EncodeImages(vae_->vae(), image, VaeOptions(), *cancel_));
+  inputs_.latent = latent.repeat({spec_.batch_size, 1, 1, 1});
+  ASSIGN_OR_RETURN(inputs_.noise_mask, Mask(picture));
+  if (!inputs_.noise_mask.defined() || !pipeline::TakesMask(model_->model()))
+    return absl::OkStatus();
+  return ConditionOnMask(image, inputs_.noise_mask);
+}
+
+absl::StatusOr<at::Tensor> InferJob::Mask(const Image8& picture) const {
+  std::optional<Image8> drawn;
+  if (!spec_.mask_image.empty()) {
+    ASSIGN_OR_RETURN(drawn, DecodePicture("mask_image", spec_.mask_image));
+  }
+  return RunTorchOr<at::Tensor>([&]() -> at::Tensor {
+    at::Tensor mask = drawn ? pipeline::MaskFromColour(*drawn) : pipeline::MaskFromAlpha(picture);
+    if (!mask.defined()) return mask;
+    // A mask covers its picture, whatever its own size; then it is cropped as the picture is.
+    mask = pipeline::Resize(mask, picture.height, picture.width);
+    return pipeline::ResizeCover(mask, spec_.height, spec_.width).permute({0, 3, 1, 2});
+  });
 }
 
 absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor& mask) {
-  const models::LatentFormat& format = model_->model().latent_format();
-  const at::Tensor covered = mask.round().permute({0, 2, 3, 1});  // [1, H, W, 1]
-  // Grey is the middle of the VAE's range, where the published inpainting models were shown
-  // "nothing".
-  const at::Tensor visible = (image - 0.5) * (1 - covered) + 0.5;
-  ASSIGN_OR_RETURN(const at::Tensor latent, vae_->vae().Encode(visible, *cancel_));
-  const at::Tensor small =
-      at::upsample_bilinear2d(mask, {latent.size(2), latent.size(3)}, false).round();
-  inputs_.positive.concat = at::cat({small, latent * format.scale}, 1);
+  const models::DiffusionModel& model = model_->model();
+  ASSIGN_OR_RETURN(const at::Tensor visible,
+                   RunTorchOr<at::Tensor>([&] { return pipeline::HideUnder(image, mask); }));
+  ASSIGN_OR_RETURN(const at::Tensor latent,
+                   pipeline::EncodeImages(vae_->vae(), visible, VaeOptions(), *cancel_));
+  ASSIGN_OR_RETURN(inputs_.positive.concat, RunTorchOr<at::Tensor>([&] {
+                     return pipeline::ConcatOf(model, model.latent_format().ToModel(latent), mask);
+                   }));
   inputs_.negative.concat = inputs_.positive.concat;
   return absl::OkStatus();
 }
@@ -128,7 +153,7 @@ absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor
 absl::Status InferJob::Sample() {
   const models::DiffusionModel& model = model_->model();
   const auto on_step = ReportSteps(callbacks_, spec_.preview_every, model.latent_format(),
-                                   observer_, model_->family);
+                                   preview_decoders_, observer_, model_->family);
   ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step));
   return absl::OkStatus();
 }
@@ -154,18 +179,20 @@ GenerationParameters InferJob::Parameters() const {
   parameters.height = spec_.height;
   parameters.batch_size = spec_.batch_size;
   parameters.from_image = has_init_image();
-  parameters.masked = !spec_.mask_image.empty();
+  parameters.masked = inputs_.noise_mask.defined();
   parameters.denoise = options.denoise;
   parameters.version = "distorchd " DISTORCHD_VERSION;
   return parameters;
 }
 
 absl::Status InferJob::Decode() {
-  ASSIGN_OR_RETURN(const at::Tensor images, vae_->vae().Decode(latent_, *cancel_));
+  ASSIGN_OR_RETURN(const at::Tensor images,
+                   pipeline::DecodeLatents(vae_->vae(), latent_, VaeOptions(), *cancel_));
   const ImageText text = GenerationText(Parameters());
+  const ImageFormat format = *ImageFormatByName(spec_.image_format);  // checked with the fields
   for (int64_t i = 0; i < images.size(0); ++i) {
-    ASSIGN_OR_RETURN(std::string png, EncodePng(pipeline::ToImage8(images[i]), text));
-    png_.push_back(std::move(png));
+    ASSIGN_OR_RETURN(std::string file, EncodeImage(pipeline::ToImage8(images[i]), format, text));
+    png_.push_back(std::move(file));
   }
   return absl::OkStatus();
 }

@@ -10,9 +10,12 @@
 #include "absl/status/statusor.h"
 #include "lib/pipeline/png_metadata.h"
 #include "lib/pipeline/sample_latent.h"
+#include "lib/pipeline/vae.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
+#include "lib/serving/preview_decoders.h"
+#include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/registry.h"
 
 namespace distorch {
@@ -25,6 +28,8 @@ class InferJob {
   static absl::StatusOr<std::shared_ptr<InferJob>> Create(const InferSpec& spec, Pin model,
                                                           Pin clip, Pin vae, CancelTokenPtr cancel,
                                                           InferCallbacks callbacks,
+                                                          const ModelFolders* embeddings,
+                                                          PreviewDecoders* preview_decoders,
                                                           Observer* observer);
 
   absl::Status EncodePrompts();
@@ -35,16 +40,22 @@ class InferJob {
   absl::Status Decode();
 
   bool has_init_image() const { return !spec_.init_image.empty(); }
-  // After Decode: the pictures as PNG.
+  // After Decode: the pictures as files of the format asked for.
   std::vector<std::string> TakePng() { return std::move(png_); }
+  // After EncodePrompts: InferResult's.
+  std::vector<std::string> warnings() const { return embeddings_.warnings(); }
   uint64_t seed() const { return spec_.options.seed; }
 
  private:
   InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
-           InferCallbacks callbacks, Observer* observer);
-  absl::Status CheckSize() const;
+           InferCallbacks callbacks, const ModelFolders* embeddings,
+           PreviewDecoders* preview_decoders, Observer* observer);
+  absl::Status CheckFields() const;
+  pipeline::VaeOptions VaeOptions() const;
   GenerationParameters Parameters() const;
-  // What an inpainting UNet sees beside the latent: the mask and the picture without what it
+  // [1, 1, H, W]: where to repaint; undefined: everywhere. `picture` is the one to start from.
+  absl::StatusOr<at::Tensor> Mask(const Image8& picture) const;
+  // What an inpainting model sees beside the latent: the mask and the picture without what it
   // covers.
   absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
 
@@ -52,6 +63,8 @@ class InferJob {
   const Pin model_, clip_, vae_;
   const CancelTokenPtr cancel_;
   const InferCallbacks callbacks_;
+  PromptEmbeddings embeddings_;
+  PreviewDecoders* const preview_decoders_;
   Observer* const observer_;
 
   pipeline::SampleInputs inputs_;

@@ -41,6 +41,7 @@ struct EncodeTextSpec {
 struct EncodeTextResult {
   std::string conditioning_id;
   HostConditioning conditioning;
+  std::vector<std::string> warnings;  // what the text asked for that is not in it
 };
 
 // KSampler's fields (and KSamplerAdvanced's, the optional ones).
@@ -89,7 +90,7 @@ struct DecodeLatentSpec {
   std::string vae;
   HostTensor latent;
   bool as_png = false;
-  int tile_size = 0;
+  int tile_size = 0;  // pixels; 0: whole, and by tiles only when memory lacks
 };
 struct DecodeLatentResult {
   HostTensor images;             // when !as_png
@@ -99,7 +100,8 @@ struct DecodeLatentResult {
 struct EncodeImageSpec {
   std::string vae;
   std::optional<HostTensor> pixels;
-  std::string encoded;  // PNG bytes, when no pixels
+  std::string encoded;  // PNG, JPEG or WebP bytes, when no pixels
+  int tile_size = 0;    // as DecodeLatentSpec's
 };
 
 struct InferSpec {
@@ -107,16 +109,18 @@ struct InferSpec {
   std::string prompt, negative_prompt;
   int width = 512, height = 512, batch_size = 1;
   SamplingOptions options;
-  std::string init_image;  // PNG; empty: start from noise
-  std::string mask_image;
+  std::string init_image;  // PNG, JPEG or WebP; empty: start from noise
+  std::string mask_image;  // white where to repaint; empty: where init_image is transparent
   int preview_every = 0;
-  std::string image_format = "png";
+  std::string image_format = "png";  // or "jpeg", "jpg", "webp"; empty: "png"
+  int tile_size = 0;                 // as DecodeLatentSpec's
 };
 struct InferResult {
-  std::vector<std::string> png;  // generation parameters embedded
+  std::vector<std::string> png;  // of any image_format; generation parameters embedded
   uint64_t seed = 0;
   std::map<std::string, double>
-      phase_seconds;  // "queue", "text", "sample", "decode", "encode", "png"
+      phase_seconds;                  // "queue", "text", "sample", "decode", "encode", "png"
+  std::vector<std::string> warnings;  // what the prompts asked for that is not in the picture
 };
 
 }  // namespace distorch

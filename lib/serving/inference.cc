@@ -11,10 +11,11 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/pipeline/image_codec.h"
-#include "lib/pipeline/png_codec.h"
 #include "lib/pipeline/pixels.h"
+#include "lib/pipeline/png_codec.h"
 #include "lib/pipeline/sample_latent.h"
 #include "lib/serving/infer_job.h"
+#include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/sampling_request.h"
 #include "lib/serving/tensor_convert.h"
 
@@ -125,12 +126,20 @@ absl::Status CheckSigmas(const std::vector<double>& sigma, int64_t batch) {
 }  // namespace
 
 Inference::Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
+                     const ModelFolders* embeddings, PreviewDecoders* preview_decoders,
                      Observer* observer)
     : devices_(std::move(devices)),
       registry_(registry),
       runner_(runner),
+      embeddings_(embeddings),
+      preview_decoders_(preview_decoders),
       observer_(observer),
       conditionings_(kConditioningCacheBytes) {}
+
+pipeline::VaeOptions Inference::VaeOptions(int tile_size) const {
+  return {.tile_size = tile_size,
+          .warn = [observer = observer_](std::string_view message) { observer->Warning(message); }};
+}
 
 DeviceId Inference::ComputeDevice(const Pin& pin) const {
   return devices_[DeviceIndex(pin->component->compute().device, devices_.size())];
@@ -176,9 +185,11 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
   if (!status.ok()) return done(status);
 
   auto work = [this, text = spec.text](const Pin& pin) -> absl::StatusOr<EncodeTextResult> {
+    PromptEmbeddings embeddings(embeddings_);
     ASSIGN_OR_RETURN(text::Conditioning conditioning,
-                     pin->clip().Encode(text, pin.stop_at_layer()));
+                     pin->clip().Encode(text, pin.stop_at_layer(), &embeddings));
     EncodeTextResult result;
+    result.warnings = embeddings.warnings();
     ASSIGN_OR_RETURN(result.conditioning_id, ConditioningId(pin, text));
     result.conditioning = FromTorch(conditioning);
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
@@ -199,13 +210,14 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   absl::StatusOr<text::Conditioning> negative = Resolve("negative", spec.negative);
   if (!negative.ok()) return done(negative.status());
   inputs->positive = *std::move(positive);
+  if (spec.options.guidance) inputs->positive.guidance = spec.options.guidance;
   inputs->negative = *std::move(negative);
 
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
                preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
     const models::DiffusionModel& model = pin->model();
-    const auto on_step =
-        ReportSteps(callbacks, preview_every, model.latent_format(), observer_, pin->family);
+    const auto on_step = ReportSteps(callbacks, preview_every, model.latent_format(),
+                                     preview_decoders_, observer_, pin->family);
     ASSIGN_OR_RETURN(const at::Tensor latent,
                      pipeline::SampleLatent(model, inputs, *cancel, on_step));
     return FromTorch(latent);
@@ -235,10 +247,7 @@ void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Hos
 
 void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
                              Done<DecodeLatentResult> done) {
-  if (spec.tile_size != 0) {
-    return done(absl::InvalidArgumentError(absl::StrCat(
-        "tile_size: ", spec.tile_size, " is not supported; allowed: 0 (whole images)")));
-  }
+  if (absl::Status status = CheckTileSize(spec.tile_size); !status.ok()) return done(status);
   absl::StatusOr<Pin> pin = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
   if (!pin.ok()) return done(pin.status());
   absl::StatusOr<at::Tensor> latent =
@@ -246,8 +255,10 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
   if (!latent.ok()) return done(latent.status());
 
   auto work = [latent = *std::move(latent), as_png = spec.as_png,
+               options = VaeOptions(spec.tile_size),
                cancel](const Pin& pin) -> absl::StatusOr<DecodeLatentResult> {
-    ASSIGN_OR_RETURN(const at::Tensor images, pin->vae().Decode(latent, *cancel));
+    ASSIGN_OR_RETURN(const at::Tensor images,
+                     pipeline::DecodeLatents(pin->vae(), latent, options, *cancel));
     DecodeLatentResult result;
     if (!as_png) {
       result.images = FromTorch(images);
@@ -265,13 +276,16 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
 
 void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
                             Done<HostTensor> done) {
+  if (absl::Status status = CheckTileSize(spec.tile_size); !status.ok()) return done(status);
   absl::StatusOr<Pin> pin = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
   if (!pin.ok()) return done(pin.status());
   absl::StatusOr<at::Tensor> images = ToImages(spec, (*pin)->vae().downscale());
   if (!images.ok()) return done(images.status());
 
-  auto work = [images = *std::move(images), cancel](const Pin& pin) -> absl::StatusOr<HostTensor> {
-    ASSIGN_OR_RETURN(const at::Tensor latent, pin->vae().Encode(images, *cancel));
+  auto work = [images = *std::move(images), options = VaeOptions(spec.tile_size),
+               cancel](const Pin& pin) -> absl::StatusOr<HostTensor> {
+    ASSIGN_OR_RETURN(const at::Tensor latent,
+                     pipeline::EncodeImages(pin->vae(), images, options, *cancel));
     return FromTorch(latent);
   };
   RunOne<HostTensor>("encode", *std::move(pin), std::move(work), cancel, {}, std::move(done));
@@ -291,7 +305,7 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
                  vae_device = ComputeDevice(*vae);
   const std::string family = (*model)->family;
   auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae),
-                                  cancel, callbacks, observer_);
+                                  cancel, callbacks, embeddings_, preview_decoders_, observer_);
   if (!created.ok()) return done(created.status());
   std::shared_ptr<InferJob> job = *std::move(created);
 
@@ -306,6 +320,7 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
   phases.push_back({"decode", vae_device, [job = std::move(job), result] {
                       const absl::Status status = job->Decode();
                       result->png = job->TakePng();
+                      result->warnings = job->warnings();
                       return status;
                     }});
   runner_->Run(family, std::move(phases), std::move(cancel), std::move(callbacks.phase),

@@ -8,11 +8,14 @@
 #include "absl/functional/any_invocable.h"
 #include "lib/base/cancellation.h"
 #include "lib/device/device_id.h"
+#include "lib/pipeline/vae.h"
+#include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/conditioning_cache.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/phases.h"
+#include "lib/serving/preview_decoders.h"
 #include "lib/serving/registry.h"
 
 namespace distorch {
@@ -21,7 +24,7 @@ namespace distorch {
 class Inference {
  public:
   Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
-            Observer* observer);
+            const ModelFolders* embeddings, PreviewDecoders* preview_decoders, Observer* observer);
 
   void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done);
   void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
@@ -35,6 +38,7 @@ class Inference {
 
  private:
   DeviceId ComputeDevice(const Pin& pin) const;
+  pipeline::VaeOptions VaeOptions(int tile_size) const;
   absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);
   // A request of one phase, on the pinned component's compute device.
   template <typename T>
@@ -44,6 +48,8 @@ class Inference {
   const std::vector<DeviceId> devices_;
   Registry* const registry_;
   PhaseRunner* const runner_;
+  const ModelFolders* const embeddings_;
+  PreviewDecoders* const preview_decoders_;
   Observer* const observer_;
   ConditioningCache conditionings_;
 };

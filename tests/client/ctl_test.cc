@@ -175,6 +175,8 @@ TEST_F(CtlTest, WrongUsageExitsWith2) {
       {"infer", "--prompt=x", "--cfg=nan"},
       {"infer", "--prompt=x", "--steps=0"},
       {"infer", "--prompt=x", "--mask_image=m.png"},
+      {"infer", "--prompt=x", "--image_format=bmp"},
+      {"infer", "--prompt=x", "--tile_size=-8"},
       {"devices", "--timeout=-1"},
   };
   for (const auto& arguments : kWrong) {
@@ -393,6 +395,53 @@ TEST_F(CtlTest, InferBatchPreviewsImageAndMask) {
   EXPECT_EQ(object["model"], "m");
   EXPECT_EQ(FileBytes(Path("out-1.png")), "image1");
   EXPECT_EQ(FileBytes(Path("out-preview-002.png")), "preview2");
+}
+
+TEST_F(CtlTest, InferChoosesTheFormatByNameOrTheNameByFormat) {
+  ScriptModels();
+  ScriptInfer();
+  RunJson({"infer", "--prompt=x", "-o", Path("a.jpg"), "--tile_size=256"});
+  EXPECT_EQ(infer_.image_format(), "jpeg");
+  EXPECT_EQ(infer_.tile_size(), 256);
+  RunJson({"infer", "--prompt=x", "-o", Path("a.webp"), "--image_format=webp"});
+  EXPECT_EQ(infer_.image_format(), "webp");
+  ProgramResult result = Run({"infer", "--prompt=x", "-o", Path("a.png"), "--image_format=webp"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("not the name of a webp image"));
+}
+
+TEST_F(CtlTest, InferStacksLorasForItsOwnTime) {
+  ScriptModels();
+  ScriptInfer();
+  std::vector<std::string> asked;
+  server_.models.onApplyLora = [&](auto*, const auto& request, auto* response) {
+    asked.push_back(absl::StrCat(request.model(), " ", request.clip(), " ", request.lora_name(),
+                                 " ", request.strength_model(), " ", request.strength_clip()));
+    if (request.lora_name() == "missing") return grpc::Status(grpc::StatusCode::NOT_FOUND, "no");
+    response->set_model(request.model() + "+");
+    response->set_clip("clip-1");  // one that is loaded anyway
+    return grpc::Status::OK;
+  };
+  std::vector<std::string> closed;
+  server_.models.onUnload = [&](auto*, const auto& request, auto*) {
+    closed.assign(request.handles().begin(), request.handles().end());
+    return grpc::Status::OK;
+  };
+  ProgramResult result = Run({"infer", "--prompt=x", "-o", Path("a.png"), "--lora=ink:v2:0.8",
+                              "--lora", "snow:1:-0.5", "--lora=plain"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(asked, ElementsAre("model-1 clip-1 ink:v2 0.8 0.8", "model-1+ clip-1 snow 1 -0.5",
+                                 "model-1++ clip-1 plain 1 1"));
+  EXPECT_EQ(infer_.model(), "model-1+++");
+  EXPECT_EQ(infer_.clip(), "clip-1");
+  EXPECT_THAT(closed, ElementsAre("model-1+", "model-1++", "model-1+++"));
+
+  closed.clear();
+  EXPECT_EQ(
+      Run({"infer", "--prompt=x", "-o", Path("a.png"), "--lora=ink", "--lora=missing"}).exit_code,
+      1);
+  EXPECT_THAT(closed, ElementsAre("model-1+"));
+  EXPECT_EQ(Run({"infer", "--prompt=x", "--lora=:0.5"}).exit_code, 2);
 }
 
 TEST_F(CtlTest, InferChecksFilesBeforeItAsksTheServer) {

@@ -143,7 +143,7 @@ TEST(OptionsTest, HelpNamesEveryFlagWithItsDefault) {
   for (const char* flag :
        {"--listen_address HOST:PORT [127.0.0.1:50051]",
         "--metrics_address HOST:PORT [127.0.0.1:9464]", "--checkpoint_dirs", "--lora_dirs",
-        "--embedding_dirs", "--extra_model_paths", "--simulate_devices", "--link",
+        "--embedding_dirs", "--vae_approx_dirs", "--extra_model_paths", "--simulate_devices", "--link",
         "--compute_dtype TYPE [auto]", "--max_receive_mb N [256]", "--queue_limit N [64]",
         "--config", "--threads", "--log_level", "--log_format", "--port_file",
         "--drain_seconds S [20]", "--allow_insecure_listen", "--version"}) {

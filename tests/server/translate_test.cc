@@ -240,8 +240,9 @@ TEST(TranslateInferTest, EachFieldIsNamedByItsError) {
   EXPECT_THAT(error_after([](auto* r) { r->set_batch_size(-1); }), HasSubstr("batch_size: -1"));
   EXPECT_THAT(error_after([](auto* r) { r->set_preview_every(-1); }),
               HasSubstr("preview_every: -1"));
-  EXPECT_THAT(error_after([](auto* r) { r->set_image_format("jpeg"); }),
-              HasSubstr("image_format: 'jpeg'"));
+  EXPECT_THAT(error_after([](auto* r) { r->set_image_format("bmp"); }),
+              HasSubstr("image_format: 'bmp'"));
+  EXPECT_THAT(error_after([](auto* r) { r->set_tile_size(63); }), HasSubstr("tile_size: 63"));
   EXPECT_THAT(error_after([](auto* r) { r->set_mask_image("x"); }),
               HasSubstr("mask_image: needs init_image"));
   EXPECT_THAT(error_after([](auto* r) { r->mutable_options()->set_steps(-3); }),

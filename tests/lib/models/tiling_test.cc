@@ -15,7 +15,7 @@ constexpr double kTolerance = 1e-5;
 at::Tensor Ramp(int64_t channels, int64_t height, int64_t width) {
   return at::arange(channels * height * width, at::kFloat)
       .view({1, channels, height, width})
-      .div_(100);
+      .div_(static_cast<double>(channels * height * width));
 }
 
 double LargestDifference(const at::Tensor& a, const at::Tensor& b) {
@@ -73,12 +73,11 @@ TEST(ByTilesTest, NoTileIsLargerThanItsArea) {
 
 TEST(ByTilesTest, WhatFitsIsComputedWhole) {
   const at::Tensor input = Ramp(1, 4, 4);
-  EXPECT_TRUE(at::equal(Tiled(input, {.tile = 8, .overlap = 2},
-                              [](const at::Tensor& x) {
-                                EXPECT_EQ(x.size(2), 4);
-                                return x;
-                              }),
-                        input));
+  const at::Tensor output = Tiled(input, {.tile = 8, .overlap = 2}, [](const at::Tensor& x) {
+    EXPECT_EQ(x.size(2), 4);
+    return x;
+  });
+  EXPECT_LT(LargestDifference(output, input), kTolerance);
 }
 
 TEST(ByTilesTest, StopsBetweenTilesWhenCancelled) {

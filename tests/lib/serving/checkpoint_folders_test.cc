@@ -191,5 +191,48 @@ TEST_F(ModelFoldersTest, SaysWhereItLookedWhenNothingIsNear) {
   NotFound(std::string(100'000, 'x'));
 }
 
+class FindTest : public testing::Test {
+ protected:
+  // What `name` stands for in two roots, relative to the folder of both.
+  std::string Find(std::string_view name) const {
+    static constexpr std::string_view kExtensions[] = {".safetensors", ".pt"};
+    const ModelFolders folders("embedding", {folder_.File("a"), folder_.File("b")});
+    const auto path = folders.Find(name, kExtensions);
+    if (!path.ok()) return std::string(path.status().message());
+    return path->substr(folder_.path().size() + 1);
+  }
+
+  const TempFolder folder_;
+};
+
+TEST_F(FindTest, ExtensionsAndFoldersMayBeLeftOut) {
+  folder_.Write("a/style.pt", "");
+  folder_.Write("b/deep/er/other.safetensors", "");
+  folder_.Write("b/bare", "");
+  EXPECT_EQ(Find("style.pt"), "a/style.pt");
+  EXPECT_EQ(Find("style"), "a/style.pt");
+  EXPECT_EQ(Find("other"), "b/deep/er/other.safetensors");
+  EXPECT_EQ(Find("er/other"), "b/deep/er/other.safetensors");
+  EXPECT_EQ(Find("bare"), "b/bare");
+}
+
+TEST_F(FindTest, RootsComeBeforeFoldersAndEarlierExtensionsFirst) {
+  folder_.Write("a/deep/style.safetensors", "");
+  folder_.Write("b/style.pt", "");
+  EXPECT_EQ(Find("style"), "b/style.pt");
+  folder_.Write("b/style.safetensors", "");
+  EXPECT_EQ(Find("style"), "b/style.safetensors");
+}
+
+TEST_F(FindTest, NamesStayInsideTheFolders) {
+  folder_.Write("secret.pt", "");
+  folder_.Write("a/style.pt", "");
+  for (const char* name : {"../secret", "../secret.pt", "deep/../../secret", "..\\secret", ""}) {
+    EXPECT_THAT(Find(name), HasSubstr("must not")) << name;
+  }
+  EXPECT_THAT(Find(folder_.File("secret.pt")), HasSubstr("must be relative"));
+  EXPECT_THAT(Find("tyle"), HasSubstr("did you mean 'style.pt'?"));
+}
+
 }  // namespace
 }  // namespace distorch

@@ -40,6 +40,7 @@ a111:
          models/Lora
          models/LyCORIS
     embeddings: embeddings
+    vae_approx: models/VAE-approx
 other_ui:
     base_path: /srv/ui
     checkpoints: models/checkpoints/
@@ -50,6 +51,7 @@ other_ui:
   EXPECT_THAT(paths.loras, ElementsAre("/srv/stable-diffusion-webui/models/Lora",
                                        "/srv/stable-diffusion-webui/models/LyCORIS"));
   EXPECT_THAT(paths.embeddings, ElementsAre("/srv/stable-diffusion-webui/embeddings"));
+  EXPECT_THAT(paths.vae_approx, ElementsAre("/srv/stable-diffusion-webui/models/VAE-approx"));
 }
 
 TEST(ExtraModelPathsTest, MultiLineListsSkipBlankLinesAndSpaces) {
