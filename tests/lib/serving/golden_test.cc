@@ -3,9 +3,12 @@
 // adds its name here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -55,6 +58,26 @@ LoadSpec SpecFor(const std::string& ckpt_name, const PlacementCase& placement) {
   spec.unet_expert_mode_allocations = placement.unet_split;
   spec.clip_expert_mode_allocations = placement.clip_split;
   return spec;
+}
+
+SamplingOptions OptionsOf(const nlohmann::json& item) {
+  SamplingOptions options;
+  options.seed = item["seed"];
+  options.steps = item["steps"];
+  options.cfg = item["cfg"];
+  options.sampler_name = item["sampler"];
+  options.scheduler = item["scheduler"];
+  options.denoise = item["denoise"];
+  return options;
+}
+
+HostTensor EmptyLatent(const std::vector<int64_t>& shape) {
+  HostTensor latent;
+  latent.shape = shape;
+  size_t count = 1;
+  for (int64_t dim : shape) count *= static_cast<size_t>(dim);
+  latent.data.assign(count * sizeof(float), '\0');
+  return latent;
 }
 
 // Everything a family's cases ask for, by the name of the expected tensor.
@@ -138,12 +161,7 @@ class Outputs {
     spec.model = loaded_.model;
     spec.positive.id = ids_[item["pos"].get<size_t>()];
     spec.negative.id = ids_[item["neg"].get<size_t>()];
-    spec.options.seed = item["seed"];
-    spec.options.steps = item["steps"];
-    spec.options.cfg = item["cfg"];
-    spec.options.sampler_name = item["sampler"];
-    spec.options.scheduler = item["scheduler"];
-    spec.options.denoise = item["denoise"];
+    spec.options = OptionsOf(item);
     if (item.contains("start_step")) spec.options.start_step = item["start_step"].get<int>();
     if (item.contains("last_step")) spec.options.end_step = item["last_step"].get<int>();
     if (item.contains("force_full_denoise"))
@@ -151,10 +169,7 @@ class Outputs {
     if (item.contains("image") && item["image"].is_string()) {
       spec.latent = golden_.Expected(item["image"]);
     } else {
-      spec.latent.shape = item["shape"].get<std::vector<int64_t>>();
-      size_t count = 1;
-      for (int64_t dim : spec.latent.shape) count *= static_cast<size_t>(dim);
-      spec.latent.data.assign(count * sizeof(float), '\0');
+      spec.latent = EmptyLatent(item["shape"]);
     }
     return spec;
   }
@@ -204,8 +219,60 @@ TEST_P(FamilyGoldenTest, EqualsTheReferenceOnEveryPlacementAndPlacementsAgreeBit
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest,
-                         testing::Values("sd1", "sd1_inpaint", "sd15_full"),
+                         testing::Values("sd1", "sd1_inpaint", "sd15_full", "sd2", "sd2_v", "sdxl",
+                                         "sdxl_v", "sdxl_refiner", "sd3", "sd35", "flux",
+                                         "flux_schnell"),
                          [](const auto& info) { return std::string(info.param); });
+
+// The case `name` of FAMILY/extras, on a split; `adapt` makes of the plain request what the case is
+// about.
+template <typename Adapt>
+void ExpectExtra(const std::string& family, const std::string& name, Adapt adapt) {
+  SCOPED_TRACE(name);
+  const std::string golden_dir = DISTORCH_GOLDEN_DIR;
+  const auto path = GoldenCheckpoint(golden_dir, family, kCacheDir);
+  ASSERT_TRUE(path.ok()) << path.status();
+  const GoldenCase golden(golden_dir + "/" + family + "/extras");
+  const auto item = std::find_if(golden.cases().begin(), golden.cases().end(),
+                                 [&](const auto& c) { return c["name"] == name; });
+  ASSERT_NE(item, golden.cases().end());
+  CoreClient client(&Core());
+  const auto loaded = client.Load(SpecFor(path->substr(path->rfind('/') + 1), kPlacements[2]));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto positive = client.EncodeText({loaded->clip, (*item)["positive"]});
+  const auto negative = client.EncodeText({loaded->clip, (*item)["negative"]});
+  ASSERT_TRUE(positive.ok() && negative.ok());
+  SampleSpec spec;
+  spec.model = loaded->model;
+  spec.positive.value = positive->conditioning;
+  spec.negative.value = negative->conditioning;
+  spec.latent = EmptyLatent((*item)["shape"]);
+  spec.options = OptionsOf(*item);
+  adapt(spec);
+  const auto latent = client.Sample(spec);
+  ASSERT_TRUE(latent.ok()) << latent.status();
+  EXPECT_LE(RelativeError(*latent, golden.Expected("sample." + name)), kSampleTolerance);
+  ASSERT_TRUE(client.UnloadAll().ok());
+}
+
+// Flux is told of a guidance strength: 3.5, or the request's.
+TEST(FluxGuidanceTest, EqualsTheReference) {
+  ExpectExtra("flux", "plain", [](SampleSpec&) {});
+  ExpectExtra("flux", "guidance", [](SampleSpec& spec) { spec.options.guidance = 7.5; });
+}
+
+// SDXL is told of sizes: the latent's in pixels, or the conditioning's.
+TEST(SizeConditioningTest, EqualsTheReference) {
+  ExpectExtra("sdxl", "plain", [](SampleSpec&) {});
+  ExpectExtra("sdxl", "size_conditioning", [](SampleSpec& spec) {
+    spec.positive.value->size = {.width = 1024,
+                                 .height = 768,
+                                 .crop_w = 16,
+                                 .crop_h = 8,
+                                 .target_width = 512,
+                                 .target_height = 640};
+  });
+}
 
 // The checkpoint of deploy/demo, as the quick start uses it.
 TEST(DemoTest, DrawsTheReferencesPicture) {
