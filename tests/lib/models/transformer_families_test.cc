@@ -246,7 +246,8 @@ TEST(TransformerFamiliesTest, NameTheTensorThatDoesNotFit) {
       {"no positions", Without(sd3, "pos_embed"), "pos_embed is missing"},
       {"no pooled text", Without(sd3, "y_embedder"), "y_embedder.mlp.0.weight is missing"},
       {"a gap", Without(MmDitHeader({.width = 256}), "joint_blocks.2."),
-       "joint_blocks.3.context_block"},
+       "joint_blocks.3.context_block.adaLN_modulation.1.bias is there, but no "
+       "diffusion_model.joint_blocks.2"},
       {"half a norm", Without(MmDitHeader({.qk_norm = true}), "1.x_block.attn.ln_k"),
        "joint_blocks.1.x_block.attn.ln_k.weight is missing"},
       {"a bias is missing", Without(sd3, "final_layer.linear.bias"),
