@@ -131,6 +131,19 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
   return bytes;
 }
 
+absl::Status WeightStore::Share(const WeightStore& base) {
+  for (const auto& [mine, theirs] :
+       {std::pair(&slots_, &base.slots_), std::pair(&buffers_, &base.buffers_)}) {
+    if (mine->size() != theirs->size()) return absl::InternalError("the skeletons differ");
+    for (size_t i = 0; i < mine->size(); ++i) {
+      if ((*mine)[i]->name() != (*theirs)[i]->name())
+        return absl::InternalError(absl::StrCat("the skeletons differ at ", (*mine)[i]->name()));
+      (*mine)[i]->Share(*(*theirs)[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
 void WeightStore::Clear() {
   for (const auto& slot : slots_) slot->Clear();
   for (const auto& buffer : buffers_) buffer->Clear();

@@ -53,6 +53,9 @@ class WeightStore {
   std::vector<Block> Blocks() const;
   // Bytes of the tensors that exist, by device; `devices` in DeviceManager's order.
   BytesByDevice StoredBytes(const std::vector<DeviceId>& devices) const;
+  // Fills all with the tensors and patches of `base`, the placed store of an equal skeleton,
+  // without a copy (WeightSlot::Share). INTERNAL when it is not.
+  absl::Status Share(const WeightStore& base);
   // Frees every slot's tensors.
   void Clear();
 

@@ -10,10 +10,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "lib/base/utf8.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_dtype.h"
 #include "lib/base/torch_status.h"
+#include "lib/base/utf8.h"
 #include "lib/lora/adapter_patch.h"
 #include "lib/lora/stochastic_rounding.h"
 
@@ -33,8 +33,8 @@ absl::StatusOr<at::Tensor> ReadTensor(const CheckpointFile& file, const TensorIn
 absl::StatusOr<std::vector<double>> ReadNumbers(const CheckpointFile& file, const TensorInfo& info,
                                                 int64_t at_most) {
   if (IsQuantized(info.dtype)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Quoted(info.name), " has dtype ", DTypeName(info.dtype), ", expected numbers"));
+    return absl::InvalidArgumentError(absl::StrCat(Quoted(info.name), " has dtype ",
+                                                   DTypeName(info.dtype), ", expected numbers"));
   }
   if (info.elements() < 1 || info.elements() > at_most) {
     return absl::InvalidArgumentError(absl::StrCat(Quoted(info.name), " has shape ",

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "lib/base/utf8.h"
 #include "lib/base/status_macros.h"
+#include "lib/base/utf8.h"
 
 namespace distorch::lora {
 namespace {

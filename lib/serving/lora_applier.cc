@@ -25,7 +25,7 @@ absl::Status CheckStrength(std::string_view field, double strength) {
       field, ": ", strength, " is out of range; allowed: ", -kMaxStrength, " to ", kMaxStrength));
 }
 
-// A component like `loaded`, without weights.
+// A component like `loaded` that shares its weights.
 absl::StatusOr<std::unique_ptr<nn::Component>> BuildLike(const LoadedComponent& loaded) {
   ASSIGN_OR_RETURN(models::Skeleton skeleton, models::BuildSkeleton(*loaded.file));
   std::unique_ptr<nn::Component> component;
@@ -34,12 +34,10 @@ absl::StatusOr<std::unique_ptr<nn::Component>> BuildLike(const LoadedComponent& 
   } else {
     component = std::move(skeleton.clip);
   }
-  const size_t slots = loaded.component->store().slots().size();
-  if (component == nullptr || component->store().slots().size() != slots)
+  if (component == nullptr)
     return absl::InternalError(absl::StrCat(loaded.base_handle, " cannot be built again"));
   component->set_compute(loaded.component->compute());
-  for (size_t i = 0; i < slots; ++i)
-    component->store().slots()[i]->Share(*loaded.component->store().slots()[i]);
+  RETURN_IF_ERROR(component->store().Share(loaded.component->store()));
   return component;
 }
 

@@ -52,10 +52,25 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
   core.devices = {{"cuda:0", "cuda", "", "GPU-1", 100, 60, 20, 10, 5, 4, 3},
                   {"cpu", "cpu", "", "", 1000, 900, 0, 0, 0, 0, 0}};
   core.models = {
-      {"m1", "model", "a.safetensors", "sd1", "READY", 0, {{"cuda:0", 8, 7, 1}, {"cpu", 3, 2, 1}}},
-      {"c1", "clip", "a.safetensors", "sd1", "READY", 0, {{"cpu", 5, 5, 1}}},
-      {"c2", "clip", "a.safetensors", "sd1", "READY", 0, {{"cpu", 5, 5, 1}}, true},
-      {"m2", "model", "a.safetensors", "sd1", "LOADING", 0, {{"cuda:0", 1, 1, 1}}}};
+      {.handle = "m1",
+       .kind = "model",
+       .ckpt_name = "a.safetensors",
+       .state = "READY",
+       .devices = {{"cuda:0", 8, 8, 1}, {"cpu", 3, 2, 1}},
+       .unshared_bytes = {{"cuda:0", 8}, {"cpu", 2}}},
+      {.handle = "c1",
+       .kind = "clip",
+       .ckpt_name = "a.safetensors",
+       .state = "READY",
+       .devices = {{"cpu", 5, 5, 1}},
+       .unshared_bytes = {{"cpu", 5}}},
+      {.handle = "c2",
+       .kind = "clip",
+       .ckpt_name = "a.safetensors",
+       .state = "READY",
+       .devices = {{"cpu", 6, 6, 1}},
+       .unshared_bytes = {{"cpu", 1}}},
+      {.handle = "m2", .kind = "model", .ckpt_name = "a.safetensors", .state = "LOADING"}};
   core.links = {{"cpu", "cuda:0", 11, 0.5, true}, {"cpu", "cuda:0", 4, 0.25, false}};
   const std::string text = Scrape();
   for (const char* line : {
@@ -76,7 +91,7 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
            "distorchd_component_bytes{model=\"a.safetensors\",component=\"unet\",device=\"cpu\"} "
            "2\n",
            "distorchd_component_bytes{model=\"a.safetensors\",component=\"clip\",device=\"cpu\"} "
-           "5\n",
+           "6\n",
            "distorchd_transfer_bytes_total{from=\"cpu\",to=\"cuda:0\"} 15\n",
            "distorchd_transfer_seconds_total{from=\"cpu\",to=\"cuda:0\",overlapped=\"true\"} 0.5\n",
            "distorchd_transfer_seconds_total{from=\"cpu\",to=\"cuda:0\",overlapped=\"false\"} "

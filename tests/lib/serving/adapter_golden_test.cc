@@ -168,7 +168,7 @@ TEST_P(AdapterGoldenTest, EqualsTheReferenceOnEveryPlacementAndPlacementsAgreeBi
   ASSERT_TRUE(client_.UnloadAll().ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, AdapterGoldenTest, testing::Values("sd1"),
+INSTANTIATE_TEST_SUITE_P(Families, AdapterGoldenTest, testing::Values("sd1", "sdxl", "sd3", "flux"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
