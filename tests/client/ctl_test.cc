@@ -21,7 +21,6 @@ namespace {
 using nlohmann::json;
 using testing::AllOf;
 using testing::ElementsAre;
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
