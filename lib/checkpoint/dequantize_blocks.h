@@ -47,7 +47,8 @@ DISTORCH_BLOCK_INLINE float LoadHalf(const uint8_t* p) {
 
 struct Q4_0 {
   static constexpr int kElements = 32, kBytes = 18, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block);
     const uint8_t* qs = block + 2;
     for (int i = 0; i < kRun; ++i) {
@@ -58,7 +59,8 @@ struct Q4_0 {
 
 struct Q4_1 {
   static constexpr int kElements = 32, kBytes = 20, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block), m = LoadHalf(block + 2);
     const uint8_t* qs = block + 4;
     for (int i = 0; i < kRun; ++i) out[i] = d * static_cast<float>(qs[i] >> (4 * run) & 15) + m;
@@ -67,7 +69,8 @@ struct Q4_1 {
 
 struct Q5_0 {
   static constexpr int kElements = 32, kBytes = 22, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block);
     const uint32_t high = Load32(block + 2) >> (kRun * run);
     const uint8_t* qs = block + 6;
@@ -80,7 +83,8 @@ struct Q5_0 {
 
 struct Q5_1 {
   static constexpr int kElements = 32, kBytes = 24, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block), m = LoadHalf(block + 2);
     const uint32_t high = Load32(block + 4) >> (kRun * run);
     const uint8_t* qs = block + 8;
@@ -93,7 +97,8 @@ struct Q5_1 {
 
 struct Q8_0 {
   static constexpr int kElements = 32, kBytes = 34, kRun = 32;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block);
     const uint8_t* qs = block + 2;
     for (int i = 0; i < kRun; ++i) out[i] = d * static_cast<float>(static_cast<int8_t>(qs[i]));
@@ -105,7 +110,8 @@ struct Q8_0 {
 
 struct Q2_K {
   static constexpr int kElements = 256, kBytes = 84, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const uint8_t scale = block[run];
     const float d = LoadHalf(block + 80) * static_cast<float>(scale & 15);
     const float m = LoadHalf(block + 82) * static_cast<float>(scale >> 4);
@@ -117,7 +123,8 @@ struct Q2_K {
 
 struct Q3_K {
   static constexpr int kElements = 256, kBytes = 110, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const uint8_t* scales = block + 96;
     const int low = scales[run % 8] >> (run / 8 * 4) & 15;
     const int high = scales[8 + run % 4] >> (run / 4 * 2) & 3;
@@ -146,7 +153,8 @@ DISTORCH_BLOCK_INLINE void ScaleAndMinimum(const uint8_t* scales, int group, int
 
 struct Q4_K {
   static constexpr int kElements = 256, kBytes = 144, kRun = 32;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     int scale, minimum;
     ScaleAndMinimum(block + 4, run, &scale, &minimum);
     const float d = LoadHalf(block) * static_cast<float>(scale);
@@ -159,7 +167,8 @@ struct Q4_K {
 
 struct Q5_K {
   static constexpr int kElements = 256, kBytes = 176, kRun = 32;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     int scale, minimum;
     ScaleAndMinimum(block + 4, run, &scale, &minimum);
     const float d = LoadHalf(block) * static_cast<float>(scale);
@@ -176,7 +185,8 @@ struct Q5_K {
 
 struct Q6_K {
   static constexpr int kElements = 256, kBytes = 210, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const int half = run / 8, quarter = run % 8 / 2;
     const float d =
         LoadHalf(block + 208) * static_cast<float>(static_cast<int8_t>(block[192 + run]));
@@ -199,7 +209,8 @@ DISTORCH_BLOCK_INLINE float Iq4Level(int q) {
 
 struct IQ4_NL {
   static constexpr int kElements = 32, kBytes = 18, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const float d = LoadHalf(block);
     const uint8_t* qs = block + 2;
     for (int i = 0; i < kRun; ++i) out[i] = d * Iq4Level(qs[i] >> (4 * run) & 15);
@@ -208,7 +219,8 @@ struct IQ4_NL {
 
 struct IQ4_XS {
   static constexpr int kElements = 256, kBytes = 136, kRun = 16;
-  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* block, int run, float* out) {
+  static DISTORCH_BLOCK_INLINE void Run(const uint8_t* __restrict__ block, int run,
+                                        float* __restrict__ out) {
     const int group = run / 2;
     const int low = block[4 + group / 2] >> (group % 2 * 4) & 15;
     const int high = static_cast<int>(Load16(block + 2) >> (group * 2) & 3);

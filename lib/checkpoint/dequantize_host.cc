@@ -6,7 +6,8 @@ namespace distorch {
 namespace {
 
 template <typename Format>
-inline __attribute__((always_inline)) void Decode(const uint8_t* block, size_t count, float* out) {
+inline __attribute__((always_inline)) void Decode(const uint8_t* __restrict__ block, size_t count,
+                                                  float* __restrict__ out) {
   for (size_t i = 0; i < count; ++i, block += Format::kBytes) {
     for (int run = 0; run < Format::kElements / Format::kRun; ++run, out += Format::kRun) {
       Format::Run(block, run, out);

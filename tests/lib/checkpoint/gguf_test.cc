@@ -65,6 +65,23 @@ TEST(GgufTest, ReadsTensorsAndMetadata) {
   for (const TensorInfo& tensor : index->tensors()) EXPECT_EQ(tensor.offset % 32, 0);
 }
 
+// One of the fuzzer's seeds, written by the Python package gguf.
+TEST(GgufTest, ReadsWhatThePythonPackageWrites) {
+  const auto file = MappedFile::Open(DISTORCH_GOLDEN_DIR "/../fuzz/corpus/gguf_fuzz/small");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto index = ReadGguf(FileSource(*file));
+  ASSERT_TRUE(index.ok()) << index.status();
+  EXPECT_EQ(index->metadata().at("general.architecture"), "flux");
+  EXPECT_EQ(index->metadata().at("f"), "1.5");
+  EXPECT_EQ(index->metadata().at("b"), "true");
+  EXPECT_THAT(index->Find("w")->shape, ElementsAre(2, 3));
+  EXPECT_THAT(index->Find("q")->shape, ElementsAre(32, 1, 3, 3));
+  EXPECT_EQ(index->Find("q")->dtype, DType::kQ8_0);
+  std::vector<float> w(6);
+  ASSERT_TRUE(file->ReadAt(index->Find("w")->offset, std::as_writable_bytes(std::span(w))).ok());
+  EXPECT_THAT(w, ElementsAre(0, 1, 2, 3, 4, 5));
+}
+
 TEST(GgufTest, ReadsVersion2AndNotOthers) {
   EXPECT_TRUE(Read(With<uint32_t>(Good(), 4, 2)).ok());
   EXPECT_THAT(Error(With<uint32_t>(Good(), 4, 1)), HasSubstr("version 1; supported are 2 and 3"));
