@@ -102,6 +102,9 @@ void PrintText(Session& session, const v1::InferResult& result,
     session.Print(absl::StrCat("wrote ", Printable(files[i]), " (",
                                FormatBytes(static_cast<int64_t>(result.png(i).size())), ")\n"));
   }
+  for (const std::string& warning : result.warnings()) {
+    session.Print(absl::StrCat("warning ", Printable(warning), "\n"));
+  }
   session.Print(absl::StrCat("seed    ", result.seed(), "\n"));
   session.Print(absl::StrCat("phases  ", RenderPhases(result.phase_seconds()), "\n"));
 }
@@ -115,6 +118,10 @@ nlohmann::ordered_json ResultJson(const v1::InferRequest& request, const v1::Inf
   object["vae"] = request.vae();
   object["files"] = files;
   object["previews"] = previews;
+  if (result.warnings_size() > 0) {
+    object["warnings"] =
+        std::vector<std::string>(result.warnings().begin(), result.warnings().end());
+  }
   object["seed"] = result.seed();
   object["phase_seconds"] =
       std::map<std::string, double>(result.phase_seconds().begin(), result.phase_seconds().end());

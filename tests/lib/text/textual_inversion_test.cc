@@ -71,6 +71,15 @@ TEST(TextualInversionTest, BundledOnesAreJoined) {
       8, 2, 2);
 }
 
+TEST(TextualInversionTest, WebUisOwnFilesAreRead) {
+  const auto file = CheckpointFile::Open(DISTORCH_GOLDEN_DIR "/torch_archive/embedding.pt");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto vectors = ReadTextualInversion(**file, "clip_l");
+  ASSERT_TRUE(vectors.ok()) << vectors.status();
+  EXPECT_EQ((*vectors)[0][1].item<float>(), 1);
+  EXPECT_EQ(vectors->numel(), 6);
+}
+
 TEST(TextualInversionTest, OtherTensorsAreRefusedByName) {
   for (const SafetensorsEntry& bad :
        {Entry("cube", {2, 2, 8}, 1), Entry("scalar", {}, 1), Entry("empty", {0, 8}, 1),
