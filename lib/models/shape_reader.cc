@@ -1,8 +1,12 @@
 #include "lib/models/shape_reader.h"
 
+#include <map>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace distorch::models {
@@ -35,6 +39,25 @@ int64_t ShapeReader::Count(const std::string& before, const std::string& after) 
   int64_t n = 0;
   while (Has(absl::StrCat(before, n, after))) ++n;
   return n;
+}
+
+int64_t ShapeReader::CountBlocks(const std::string& before) {
+  const std::string prefix = absl::StrCat(prefix_, before);
+  std::map<int64_t, std::string> blocks;  // by number: the first tensor of each
+  for (const auto& [name, tensor] : tensors_) {
+    if (!absl::StartsWith(name, prefix)) continue;
+    const std::string_view rest = std::string_view(name).substr(prefix.size());
+    int64_t number = 0;
+    if (!absl::SimpleAtoi(rest.substr(0, rest.find('.')), &number) || number < 0) continue;
+    const auto block = blocks.try_emplace(number, name).first;
+    if (name < block->second) block->second = name;
+  }
+  int64_t count = 0;
+  for (const auto& [number, name] : blocks) {
+    if (number != count) return Fail(absl::StrCat(name, " is there, but no ", prefix, count));
+    ++count;
+  }
+  return count;
 }
 
 void ShapeReader::RequireDivisible(const std::string& name, int64_t value, int64_t by) {

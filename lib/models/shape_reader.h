@@ -22,6 +22,8 @@ class ShapeReader {
   int64_t Size(const std::string& name, size_t rank, size_t dim);
   // How many of BEFORE0AFTER, BEFORE1AFTER, … there are in a row.
   int64_t Count(const std::string& before, const std::string& after) const;
+  // How many blocks BEFORE0.*, BEFORE1.*, … there are in a row; a block beyond a gap is an error.
+  int64_t CountBlocks(const std::string& before);
 
   // `name` is what `value` is, for the message.
   void RequireDivisible(const std::string& name, int64_t value, int64_t by);

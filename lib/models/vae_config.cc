@@ -14,10 +14,13 @@ constexpr int64_t kMaxLevels = 8;
 
 }  // namespace
 
-absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors) {
+absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors, int64_t latent_channels) {
   ShapeReader shapes(tensors, "first_stage_model.");
   nn::VaeConfig config;
   config.latent_channels = shapes.Size("decoder.conv_in.weight", 4, 1);
+  shapes.Require(config.latent_channels == latent_channels,
+                 absl::StrCat("decoder.conv_in.weight takes ", config.latent_channels,
+                              " channels, expected ", latent_channels));
   config.channels = shapes.Size("encoder.conv_in.weight", 4, 0);
   config.level_channels.clear();
   const int64_t levels = shapes.Count("encoder.down.", ".block.0.conv1.weight");

@@ -8,8 +8,10 @@
 
 namespace distorch::models {
 
-// Under the prefix "first_stage_model.". Hostile input as in unet_config.h.
-absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors);
+// Under the prefix "first_stage_model."; must be for latents of `latent_channels`. Hostile input as
+// in unet_config.h.
+absl::StatusOr<nn::VaeConfig> ReadVaeConfig(const NamedTensors& tensors,
+                                            int64_t latent_channels = 4);
 
 }  // namespace distorch::models
 

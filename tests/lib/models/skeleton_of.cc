@@ -26,7 +26,8 @@ void FillAtRandom(nn::Component* component, TransferMeter* meter) {
       std::vector<at::Tensor> tensors;
       for (const Param& param : slot->params())
         tensors.push_back(at::randn(param.shape, at::kFloat).mul_(0.05));
-      slot->Fill(std::move(tensors), meter);
+      const size_t count = tensors.size();
+      slot->Fill(std::move(tensors), std::vector<StorageFormat>(count), meter);
     }
   }
   component->set_compute({});
