@@ -85,10 +85,13 @@ void ConvertOpenClip(std::string_view name, const TensorInfo& tensor, std::strin
     named->emplace(projection, NamedTensor(&tensor));
     return;
   }
-  if (name == "text_projection" && tensor.shape.size() == 2) {
+  if (name == "text_projection") {
     NamedTensor transposed(&tensor);
-    std::swap(transposed.shape[0], transposed.shape[1]);
-    transposed.transposed = true;
+    // Of any other rank it stays as it is, for the reader of shapes to refuse.
+    if (tensor.shape.size() == 2) {
+      std::swap(transposed.shape[0], transposed.shape[1]);
+      transposed.transposed = true;
+    }
     named->emplace(projection, std::move(transposed));
     return;
   }

@@ -78,6 +78,12 @@ TEST(KeyMapTest, TheTextProjectionIsTransposed) {
   EXPECT_TRUE(projection.transposed);
 }
 
+TEST(KeyMapTest, ATextProjectionOfAnotherRankIsLeftToBeRefused) {
+  const TensorIndex index = Index({{"text.model.text_projection", {4}}});
+  const NamedTensors named = MapKeys(index, kRules);
+  EXPECT_EQ(named.at("clip_g.transformer.text_projection.weight").shape, (std::vector<int64_t>{4}));
+}
+
 TEST(KeyMapTest, WhatIsMalformedIsLeftOut) {
   const TensorIndex index =
       Index({{"text.model.transformer.resblocks.2.attn.in_proj_weight", {13, 4}},
@@ -86,7 +92,6 @@ TEST(KeyMapTest, WhatIsMalformedIsLeftOut) {
              {"text.model.transformer.resblocks.5", {4}},
              {"text.model.transformer.resblocks.", {4}},
              {"text.model.transformer.resblocks.6.ln_1", {4}},
-             {"text.model.text_projection", {4}},
              {"text.model.logit_scale", {}},
              {"text.model.", {4}}});
   EXPECT_TRUE(MapKeys(index, kRules).empty());

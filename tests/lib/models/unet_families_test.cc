@@ -192,15 +192,21 @@ TEST(UNetFamiliesTest, DamagedFilesNameTheTensor) {
 }
 
 TEST(UNetFamiliesTest, WrongShapesNameTheTensor) {
-  Entries sdxl = Real("sdxl.f16");
-  for (SafetensorsEntry& entry : sdxl) {
-    if (absl::EndsWith(entry.name, "embedders.1.model.transformer.resblocks.3.attn.in_proj_weight"))
-      entry.shape = {3841, 1280};  // no multiple of three
-    if (absl::EndsWith(entry.name, "input_blocks.5.0.emb_layers.1.weight")) entry.shape[1] = 1281;
-  }
-  EXPECT_THAT(FamilyOf(sdxl),
+  const auto with_shape = [](std::string_view name, std::vector<int64_t> shape) {
+    Entries entries = Real("sdxl.f16");
+    for (SafetensorsEntry& entry : entries)
+      if (absl::EndsWith(entry.name, name)) entry.shape = shape;
+    return FamilyOf(entries);
+  };
+  EXPECT_THAT(with_shape("input_blocks.5.0.emb_layers.1.weight", {640, 1281}),
               HasSubstr("input_blocks.5.0.emb_layers.1.weight has shape [640, 1281]"));
-  sdxl = Without(sdxl, "emb_layers.1.weight");
+  // No multiple of three: it cannot be cut.
+  EXPECT_THAT(with_shape("1.model.transformer.resblocks.3.attn.in_proj_weight", {3841, 1280}),
+              HasSubstr("layers.3.self_attn.q_proj.weight is missing"));
+  EXPECT_THAT(with_shape("1.model.text_projection", {1280, 7, 1}),
+              HasSubstr("clip_g.transformer.text_projection"));
+  EXPECT_THAT(with_shape("input_blocks.0.0.weight", {320, 4}),
+              HasSubstr("input_blocks.0.0.weight has shape [320, 4]"));
 }
 
 TEST(UNetFamiliesTest, NoiseLevelsThatAreNoneAreRefused) {
