@@ -152,18 +152,22 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
   return result;
 }
 
-absl::StatusOr<ComponentLoadPlan> PlanVae(std::unique_ptr<nn::Component> component,
-                                          const std::string& field, const DeviceManager& devices) {
+absl::StatusOr<DeviceId> ParseVaeDevice(const std::string& field, const DeviceManager& devices) {
   const absl::StatusOr<DeviceId> device = ParseDeviceId(field);
   if (!device.ok() || !devices.Has(*device)) {
     return absl::InvalidArgumentError(absl::StrCat("vae_device: unknown device \"", field,
                                                    "\"; known devices: ", devices.KnownNames()));
   }
-  const std::vector<DeviceId> device_of(component->store().slots().size(), *device);
+  return *device;
+}
+
+ComponentLoadPlan PlanVae(std::unique_ptr<nn::Component> component, const DeviceId& device,
+                          const DeviceManager& devices) {
+  const std::vector<DeviceId> device_of(component->store().slots().size(), device);
   ComponentLoadPlan plan =
-      LayOut(ComponentKind::kVae, std::move(component), *device, device_of, std::nullopt, devices);
-  plan.placement.allocation = device->ToString();
-  plan.fields = {{"vae_device", device->ToString()}};
+      LayOut(ComponentKind::kVae, std::move(component), device, device_of, std::nullopt, devices);
+  plan.placement.allocation = device.ToString();
+  plan.fields = {{"vae_device", device.ToString()}};
   return plan;
 }
 
@@ -230,9 +234,10 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
                                   std::nullopt, devices),
                         absl::StrCat(rounding, loras)));
   }
+  ASSIGN_OR_RETURN(const DeviceId vae_device,
+                   ParseVaeDevice(spec.vae_device.value_or(default_device), devices));
   if (skeleton.vae != nullptr) {
-    RETURN_IF_ERROR(add(
-        PlanVae(std::move(skeleton.vae), spec.vae_device.value_or(default_device), devices), ""));
+    RETURN_IF_ERROR(add(PlanVae(std::move(skeleton.vae), vae_device, devices), ""));
   }
   return plan;
 }

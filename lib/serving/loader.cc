@@ -113,15 +113,16 @@ std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
   for (const std::string& name : folders_.List()) {
     CheckpointInfo info;
     info.ckpt_name = name;
-    absl::StatusOr<std::shared_ptr<const CheckpointFile>> file = OpenCheckpoint(folders_, name);
-    absl::Status status = file.status();
-    if (file.ok()) {
-      info.bytes = static_cast<int64_t>((*file)->size());
-      info.format = (*file)->format();
-      absl::StatusOr<models::Skeleton> skeleton = Detect(name, **file);
-      status = skeleton.status();
-      if (skeleton.ok()) info.family = skeleton->family->name;
-    }
+    // The errors go beside the name: they need not say it again.
+    const absl::Status status = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(const std::string path, folders_.Resolve(name));
+      ASSIGN_OR_RETURN(const auto file, CheckpointFile::Open(path));
+      info.bytes = static_cast<int64_t>(file->size());
+      info.format = file->format();
+      ASSIGN_OR_RETURN(const models::Skeleton skeleton, models::BuildSkeleton(*file));
+      info.family = skeleton.family->name;
+      return absl::OkStatus();
+    }();
     info.error = status.message();
     checkpoints.push_back(std::move(info));
   }

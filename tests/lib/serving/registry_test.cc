@@ -1,0 +1,240 @@
+// The registry's state machine alone: components without weights stand for loaded ones.
+#include "lib/serving/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+
+namespace distorch {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+CancelTokenPtr NewToken() { return std::make_shared<CancelToken>(); }
+
+// Keeps the accounts of every component below.
+Ledger& Accounts() {
+  static Ledger* const ledger = new Ledger({{DeviceId{"cuda", 0}, int64_t{1} << 20}});
+  return *ledger;
+}
+
+std::shared_ptr<LoadedComponent> NewComponent(const std::string& handle, int64_t bytes,
+                                              std::shared_ptr<const LoadedComponent> base = {}) {
+  static const NamedTensors* const kNoTensors = new NamedTensors;
+  auto component = std::make_shared<LoadedComponent>();
+  component->base_handle = handle;
+  component->ckpt_name = "a.safetensors";
+  component->family = "sd1";
+  component->base = std::move(base);
+  component->component = std::make_unique<nn::Component>(kNoTensors);
+  DeviceBytes device;
+  device.device = "cuda:0";
+  device.planned_bytes = device.measured_bytes = bytes;
+  component->placement.devices = {device};
+  const BytesByDevice need = {{DeviceId{"cuda", 0}, bytes}};
+  auto reservation = Accounts().Reserve(handle, need, {{DeviceId{"cuda", 0}, int64_t{1} << 20}});
+  EXPECT_TRUE(reservation.ok()) << reservation.status();
+  component->reservation = *std::move(reservation);
+  component->reservation.Commit(need);
+  return component;
+}
+
+class RegistryTest : public ::testing::Test {
+ protected:
+  CancelTokenPtr Begin(const std::string& handle) {
+    CancelTokenPtr cancel = NewToken();
+    registry_.BeginLoading(handle, ComponentKind::kModel, "a.safetensors", "sd1", cancel);
+    return cancel;
+  }
+  void Load(const std::string& handle, int64_t bytes = 100) {
+    Begin(handle);
+    registry_.Publish(NewComponent(handle, bytes));
+  }
+  absl::StatusOr<Pin> Acquire(const std::string& handle, CancelTokenPtr cancel = NewToken()) {
+    return registry_.Acquire("model", handle, ComponentKind::kModel, std::move(cancel));
+  }
+  // The state ListModels tells; "" for a handle that is not listed.
+  std::string State(const std::string& handle) {
+    for (const ModelInfo& info : registry_.List()) {
+      if (info.handle == handle) return info.state;
+    }
+    return "";
+  }
+
+  Registry registry_;
+};
+
+TEST_F(RegistryTest, LoadingIsListedAndCannotBeUsed) {
+  Begin("model-a");
+  EXPECT_EQ(State("model-a"), "LOADING");
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(registry_.FindReady("model-a"), nullptr);
+  registry_.Publish(NewComponent("model-a", 100));
+  EXPECT_EQ(State("model-a"), "READY");
+  EXPECT_TRUE(Acquire("model-a").ok());
+}
+
+TEST_F(RegistryTest, AnAbandonedLoadLeavesNothing) {
+  Begin("model-a");
+  registry_.Abandon("model-a");
+  EXPECT_EQ(State("model-a"), "");
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(RegistryTest, AnotherKindOfHandleNamesTheField) {
+  Load("model-a");
+  const absl::Status status =
+      registry_.Acquire("vae", "model-a", ComponentKind::kVae, NewToken()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("vae: "));
+}
+
+TEST_F(RegistryTest, CloseReceiptCountsWhatWasFreedAndTheHandleIsStale) {
+  Load("model-a", 300);
+  auto receipt = registry_.Close({"model-a"}, false);
+  ASSERT_TRUE(receipt.ok()) << receipt.status();
+  EXPECT_EQ(receipt->handles_closed, 1);
+  EXPECT_THAT(receipt->freed_bytes, ElementsAre(Pair("cuda:0", 300)));
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(registry_.Close({"model-a"}, false).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(RegistryTest, ClosingIsAllOrNothing) {
+  Load("model-a");
+  EXPECT_EQ(registry_.Close({"model-a", "model-b"}, false).status().code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(State("model-a"), "READY");
+}
+
+TEST_F(RegistryTest, InUseIsRefusedWithoutForce) {
+  Load("model-a");
+  auto pin = Acquire("model-a");
+  ASSERT_TRUE(pin.ok());
+  EXPECT_EQ(registry_.Close({"model-a"}, false).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(registry_.CloseAll(false).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(registry_.CloseIdle({}).handles_closed, 0);
+  EXPECT_EQ(State("model-a"), "READY");
+}
+
+TEST_F(RegistryTest, ForceAbortsUsersAndWaitsForTheirPins) {
+  Load("model-a");
+  const CancelTokenPtr cancel = NewToken();
+  auto pin = std::make_unique<Pin>(*Acquire("model-a", cancel));
+  absl::Notification closed;
+  std::thread closer([&] {
+    EXPECT_TRUE(registry_.Close({"model-a"}, true).ok());
+    closed.Notify();
+  });
+  while (cancel->Check().ok()) std::this_thread::yield();
+  EXPECT_EQ(cancel->Check().code(), absl::StatusCode::kAborted);
+  EXPECT_FALSE(closed.HasBeenNotified());
+  EXPECT_EQ(State("model-a"), "UNLOADING");
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kNotFound);
+  pin.reset();
+  closer.join();
+  EXPECT_EQ(State("model-a"), "");
+}
+
+TEST_F(RegistryTest, ForceCancelsALoadThatThenGoes) {
+  const CancelTokenPtr load = Begin("model-a");
+  EXPECT_EQ(registry_.Close({"model-a"}, false).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  std::thread closer([&] { EXPECT_TRUE(registry_.Close({"model-a"}, true).ok()); });
+  while (load->Check().ok()) std::this_thread::yield();
+  registry_.Abandon("model-a");
+  closer.join();
+  EXPECT_EQ(State("model-a"), "");
+}
+
+TEST_F(RegistryTest, LoadingAgainWaitsUntilTheUnloadingEnds) {
+  Load("model-a");
+  const CancelTokenPtr cancel = NewToken();
+  auto pin = std::make_unique<Pin>(*Acquire("model-a", cancel));
+  std::thread closer([&] { EXPECT_TRUE(registry_.Close({"model-a"}, true).ok()); });
+  while (cancel->Check().ok()) std::this_thread::yield();
+  absl::Notification began;
+  std::thread loader([&] {
+    Begin("model-a");
+    began.Notify();
+  });
+  EXPECT_FALSE(began.HasBeenNotified());
+  pin.reset();
+  closer.join();
+  loader.join();
+  EXPECT_EQ(State("model-a"), "LOADING");
+}
+
+TEST_F(RegistryTest, SharedWeightsGoWithTheLastHandle) {
+  Load("model-a", 300);
+  {
+    auto pin = Acquire("model-a");
+    ASSERT_TRUE(pin.ok());
+    ASSERT_TRUE(registry_
+                    .Derive(*pin, "model-b", NewComponent("model-b", 20, pin->component()),
+                            pin->stop_at_layer())
+                    .ok());
+  }
+  EXPECT_THAT(registry_.IdleBytes({"model-b"}), ::testing::IsEmpty());
+  auto first = registry_.Close({"model-a"}, false);
+  ASSERT_TRUE(first.ok());
+  EXPECT_THAT(first->freed_bytes, ::testing::IsEmpty());  // model-b needs them still
+  auto last = registry_.Close({"model-b"}, false);
+  ASSERT_TRUE(last.ok());
+  EXPECT_THAT(last->freed_bytes, ElementsAre(Pair("cuda:0", 320)));
+}
+
+TEST_F(RegistryTest, CloseIdleKeepsWhatIsNamedAndWhatIsUsed) {
+  Load("model-a", 1);
+  Load("model-b", 2);
+  Load("model-c", 4);
+  auto pin = Acquire("model-b");
+  ASSERT_TRUE(pin.ok());
+  EXPECT_THAT(registry_.IdleBytes({"model-a"}), ElementsAre(Pair(::testing::_, 4)));
+  EXPECT_EQ(registry_.CloseIdle({"model-a"}).handles_closed, 1);
+  EXPECT_EQ(State("model-a"), "READY");
+  EXPECT_EQ(State("model-b"), "READY");
+  EXPECT_EQ(State("model-c"), "");
+}
+
+TEST_F(RegistryTest, LeasesEndIdleHandlesOnly) {
+  const absl::Time now = absl::UnixEpoch();
+  Load("model-a");
+  Load("model-b");
+  registry_.SetLease("model-a", now + absl::Seconds(10));
+  registry_.SetLease("model-b", now + absl::Seconds(20));
+  EXPECT_EQ(registry_.CloseExpired(now), now + absl::Seconds(10));
+  {
+    auto pin = Acquire("model-a");
+    ASSERT_TRUE(pin.ok());
+    registry_.CloseExpired(now + absl::Seconds(15));
+    EXPECT_EQ(State("model-a"), "READY");  // in use
+  }
+  EXPECT_EQ(registry_.CloseExpired(now + absl::Seconds(15)), now + absl::Seconds(20));
+  EXPECT_EQ(State("model-a"), "");
+  EXPECT_EQ(registry_.CloseExpired(now + absl::Seconds(20)), absl::InfiniteFuture());
+  EXPECT_EQ(State("model-b"), "");
+}
+
+TEST_F(RegistryTest, AMovedPinIsReleasedOnce) {
+  Load("model-a");
+  auto acquired = Acquire("model-a");
+  ASSERT_TRUE(acquired.ok());
+  {
+    Pin first = *std::move(acquired);
+    Pin second = std::move(first);
+    EXPECT_EQ(registry_.List().front().in_use, 1);
+  }
+  EXPECT_EQ(registry_.List().front().in_use, 0);
+}
+
+}  // namespace
+}  // namespace distorch
