@@ -1,6 +1,7 @@
 #include "lib/lora/adapter.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <map>
@@ -8,6 +9,7 @@
 #include <span>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
@@ -153,15 +155,49 @@ class Planner {
 };
 
 absl::StatusOr<ByPart<at::Tensor>> ReadParts(const CheckpointFile& file, const PatchPlan& plan,
-                                             const c10::Device& device, int64_t* bytes) {
+                                             const c10::Device& device) {
   ByPart<at::Tensor> tensors;
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (plan.tensors[i] == nullptr) continue;
     ASSIGN_OR_RETURN(const at::Tensor tensor, ReadTensor(file, *plan.tensors[i]));
     tensors[i] = tensor.to(device);
-    *bytes += static_cast<int64_t>(tensors[i].nbytes());
   }
   return tensors;
+}
+
+// The tensors of every patch, read by LibTorch's own threads: an adapter is hundreds of small
+// tensors, and most of the time goes into memory that is touched for the first time.
+absl::StatusOr<std::vector<ByPart<at::Tensor>>> ReadAllParts(const CheckpointFile& file,
+                                                             const AdapterPlan& plan,
+                                                             const c10::Device& device,
+                                                             const CancelToken& cancel) {
+  std::vector<absl::StatusOr<ByPart<at::Tensor>>> read(plan.patches.size(),
+                                                       absl::UnknownError("not read"));
+  at::parallel_for(0, static_cast<int64_t>(read.size()), 1, [&](int64_t begin, int64_t end) {
+    c10::InferenceMode no_autograd;  // thread-local: the pool's threads do not inherit it
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const absl::Status go_on = cancel.Check();
+      if (go_on.ok()) {
+        read[i] = ReadParts(file, plan.patches[i], device);
+      } else {
+        read[i] = go_on;
+      }
+    }
+  });
+  std::vector<ByPart<at::Tensor>> parts;
+  for (auto& result : read) {
+    RETURN_IF_ERROR(result.status());
+    parts.push_back(*std::move(result));
+  }
+  return parts;
+}
+
+int64_t Bytes(const ByPart<at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  }
+  return bytes;
 }
 
 // The reference rounds what it stores on the CPU in fp8.
@@ -198,15 +234,17 @@ absl::StatusOr<AdapterPlan> PlanAdapter(const CheckpointFile& file, const Adapte
 absl::StatusOr<int64_t> AttachAdapter(const CheckpointFile& file, const AdapterPlan& plan,
                                       const AttachOptions& options, const CancelToken& cancel) {
   return RunTorchOr<int64_t>([&]() -> absl::StatusOr<int64_t> {
+    ASSIGN_OR_RETURN(std::vector<ByPart<at::Tensor>> parts,
+                     ReadAllParts(file, plan, options.device, cancel));
     int64_t bytes = 0;
-    for (const PatchPlan& patch : plan.patches) {
-      RETURN_IF_ERROR(cancel.Check());
-      ASSIGN_OR_RETURN(ByPart<at::Tensor> tensors, ReadParts(file, patch, options.device, &bytes));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const PatchPlan& patch = plan.patches[i];
+      bytes += Bytes(parts[i]);
       const Target& target = patch.target;
       target.slot->AddPatch(target.param, std::make_shared<AdapterPatch>(
                                               AdapterPatch::Options{patch.algorithm, target.rows,
                                                                     patch.scale, options.strength},
-                                              std::move(tensors)));
+                                              std::move(parts[i])));
       if (options.round_to_fp8 && IsFp8OnCpu(*target.slot, target.param)) {
         const char* const end = target.param == 0 ? ".weight" : ".bias";
         target.slot->set_rounding(target.param, std::make_shared<StochasticRounding>(RoundingSeed(

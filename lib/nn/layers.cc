@@ -22,7 +22,7 @@ at::Tensor Linear::Forward(const at::Tensor& x) const {
 
 Conv2d::Conv2d(const Scope& scope, int64_t in, int64_t out, Options options)
     : slot_(scope.store().Add(scope.name(), {out, in, options.kernel, options.kernel},
-                               options.bias ? out : 0)),
+                              options.bias ? out : 0)),
       options_(options) {}
 
 at::Tensor Conv2d::Forward(const at::Tensor& x) const {

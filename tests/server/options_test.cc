@@ -140,13 +140,26 @@ TEST(OptionsTest, HelpNamesEveryFlagWithItsDefault) {
   EXPECT_EQ(Parse({"--help"})->action, CommandLine::Action::kPrintHelp);
   EXPECT_EQ(Parse({"--version"})->action, CommandLine::Action::kPrintVersion);
   const std::string help = HelpText();
-  for (const char* flag :
-       {"--listen_address HOST:PORT [127.0.0.1:50051]",
-        "--metrics_address HOST:PORT [127.0.0.1:9464]", "--checkpoint_dirs", "--lora_dirs",
-        "--embedding_dirs", "--vae_approx_dirs", "--extra_model_paths", "--simulate_devices", "--link",
-        "--compute_dtype TYPE [auto]", "--max_receive_mb N [256]", "--queue_limit N [64]",
-        "--config", "--threads", "--log_level", "--log_format", "--port_file",
-        "--drain_seconds S [20]", "--allow_insecure_listen", "--version"}) {
+  for (const char* flag : {"--listen_address HOST:PORT [127.0.0.1:50051]",
+                           "--metrics_address HOST:PORT [127.0.0.1:9464]",
+                           "--checkpoint_dirs",
+                           "--lora_dirs",
+                           "--embedding_dirs",
+                           "--vae_approx_dirs",
+                           "--extra_model_paths",
+                           "--simulate_devices",
+                           "--link",
+                           "--compute_dtype TYPE [auto]",
+                           "--max_receive_mb N [256]",
+                           "--queue_limit N [64]",
+                           "--config",
+                           "--threads",
+                           "--log_level",
+                           "--log_format",
+                           "--port_file",
+                           "--drain_seconds S [20]",
+                           "--allow_insecure_listen",
+                           "--version"}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
 }
