@@ -87,7 +87,7 @@ std::vector<Flag> Flags(Options* o) {
       {"compute_dtype", "TYPE",
        "what layers compute in; auto: the fastest type without visible loss",
        Choice{&core->compute_dtype, {"auto", "fp32", "bf16", "fp16"}}},
-      {"threads", "N", "threads the CPU computes with; 0: one per core",
+      {"threads", "N", "threads the CPU computes with; 0: OMP_NUM_THREADS, or one per core",
        Integer{&core->threads, 0, 4096}},
       {"queue_limit", "N", "requests that may wait for a device; more are refused",
        Integer{&core->queue_limit, 1, 1'000'000}},

@@ -1,6 +1,7 @@
 # distorch_house(NAME [TORCH] SOURCES … DEPS …): the static library of one folder of lib/.
 #   TORCH  the house uses LibTorch; it then shares one precompiled header with the others.
-# distorch_test(NAME [TORCH] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
+# distorch_test(NAME [TORCH] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
+#   SHARDS  its tests are dealt to N ctest tests, NAME.0 to NAME.N-1, which may run side by side
 # distorch_fuzzer(NAME SOURCES … DEPS …): a libFuzzer target, built only with DISTORCH_FUZZ.
 # distorch_benchmark(NAME [TORCH] SOURCES … DEPS …): a Google Benchmark program, never run by ctest.
 # distorch_bench_program(NAME [TORCH] SOURCES … DEPS …): the same with a main of its own.
@@ -21,7 +22,7 @@ function(distorch_use_torch target)
 endfunction()
 
 function(distorch_configure target)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "SHARDS" "SOURCES;DEPS" ${ARGN})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_DEPS} PRIVATE distorch_warnings)
   if(ARG_TORCH)
@@ -39,7 +40,7 @@ function(distorch_house name)
 endfunction()
 
 function(distorch_test name)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "SHARDS" "SOURCES;DEPS" ${ARGN})
   if(DISTORCH_FUZZ OR (ARG_TORCH AND NOT DISTORCH_TORCH))
     return()
   endif()
@@ -48,7 +49,20 @@ function(distorch_test name)
   target_link_libraries(${name} PRIVATE GTest::gtest_main GTest::gmock)
   target_compile_definitions(${name} PRIVATE DISTORCH_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME ${name} COMMAND ${name})
+  if(NOT ARG_SHARDS)
+    distorch_add_test(${name} ${name})
+    return()
+  endif()
+  math(EXPR last "${ARG_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    distorch_add_test(${name}.${shard} ${name} GTEST_TOTAL_SHARDS=${ARG_SHARDS} GTEST_SHARD_INDEX=${shard})
+  endforeach()
+endfunction()
+
+# ctest runs as many programs as there are cores: one thread each, then.
+function(distorch_add_test test program)
+  add_test(NAME ${test} COMMAND ${program})
+  set_tests_properties(${test} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=1;${ARGN}")
 endfunction()
 
 function(distorch_fuzzer name)

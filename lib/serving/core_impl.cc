@@ -7,7 +7,6 @@
 #include <torch/version.h>
 
 #include <limits>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -62,9 +61,7 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   device_options.compute_dtype = options.compute_dtype;
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
   KeepActivationsInOneHeap();
-  const int threads =
-      options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
-  at::set_num_threads(threads);
+  if (options.threads > 0) at::set_num_threads(options.threads);
   return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), observer);
 }
 

@@ -34,7 +34,7 @@ struct CoreOptions {
   std::string compute_dtype = "auto";
   std::string links;     // --link
   int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED
-  int threads = 0;       // intra-op threads of the CPU; 0: all cores
+  int threads = 0;       // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
 };
 
 template <typename T>

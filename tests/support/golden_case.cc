@@ -31,6 +31,12 @@ GoldenCase::GoldenCase(const std::string& folder) {
   expected_ = *std::move(expected);
 }
 
+std::vector<std::string> GoldenCase::names() const {
+  std::vector<std::string> names;
+  for (const TensorInfo& tensor : expected_->index().tensors()) names.push_back(tensor.name);
+  return names;
+}
+
 HostTensor GoldenCase::Expected(const std::string& name) const {
   HostTensor tensor;
   const TensorInfo* info = expected_->index().Find(name);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "lib/base/host_tensor.h"
 #include "lib/checkpoint/checkpoint_file.h"
@@ -18,6 +19,8 @@ class GoldenCase {
 
   const nlohmann::json& cases() const { return cases_; }
   bool Has(const std::string& name) const { return expected_->index().Find(name) != nullptr; }
+  // Of every expected tensor, in the file's order.
+  std::vector<std::string> names() const;
   // An empty tensor when there is none of that name.
   HostTensor Expected(const std::string& name) const;
 
