@@ -114,29 +114,11 @@ const LatentFormat& Sd3LatentFormat() {
 }
 
 const LatentFormat& FluxLatentFormat() {
-  // The colours are stable-diffusion.cpp's fit.
   static const LatentFormat kFormat = {
       .channels = 16,
       .downscale = 8,
       .scale = 0.3611,
       .mean = {0.1159f},
-      .to_rgb = {{-0.0412f, 0.0199f, 0.0973f},
-                 {0.0281f, 0.0267f, 0.1296f},
-                 {0.0656f, -0.0680f, -0.0147f},
-                 {-0.0130f, -0.0148f, 0.0813f},
-                 {0.0786f, 0.0593f, -0.0247f},
-                 {-0.0160f, -0.0037f, 0.0050f},
-                 {0.0336f, 0.1390f, 0.0685f},
-                 {-0.0245f, -0.0636f, -0.0301f},
-                 {-0.0402f, -0.0167f, 0.1272f},
-                 {0.1127f, 0.0888f, -0.0419f},
-                 {-0.0235f, 0.0937f, 0.0255f},
-                 {0.0829f, 0.0483f, 0.0075f},
-                 {0.0757f, 0.0741f, 0.0820f},
-                 {-0.1435f, 0.0183f, -0.1361f},
-                 {-0.0258f, -0.0820f, -0.0400f},
-                 {-0.1118f, -0.0556f, -0.0324f}},
-      .rgb_bias = {0.0246f, -0.0069f, -0.0081f},
       .taesd = "taef1_decoder",
   };
   return kFormat;

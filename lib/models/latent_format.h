@@ -19,7 +19,7 @@ struct LatentFormat {
   double scale = 1.0;
   std::vector<float> mean, deviation;
   // Rough colours of a latent pixel, in the model's space, for previews: one row a channel, then
-  // the bias, to RGB in −1…1.
+  // the bias, to RGB in −1…1. Empty where none are published: previews have false colours then.
   std::vector<std::array<float, 3>> to_rgb;
   std::array<float, 3> rgb_bias = {0, 0, 0};
   // What the file of its tiny autoencoder's decoder (lib/nn/taesd.h) begins with; empty: there is

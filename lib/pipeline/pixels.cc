@@ -11,6 +11,29 @@ namespace {
 
 constexpr int64_t kMaxPreviewSide = 512;
 
+// The three principal components of a latent's pixels [n, C] as colours, in 0…1: what differs in
+// the picture differs in colour, whatever the channels mean.
+at::Tensor FalseColours(const at::Tensor& pixels) {
+  const at::Tensor centred = (pixels - pixels.mean(0)).nan_to_num(0, 0, 0);
+  const auto [values, vectors] = at::linalg_eigh(centred.t().mm(centred), "L");
+  at::Tensor components = centred.mm(vectors.slice(1, vectors.size(1) - 3).flip(1));
+  // An eigenvector's sign is arbitrary: the largest value is bright.
+  const at::Tensor largest = components.gather(0, components.abs().argmax(0, /*keepdim=*/true));
+  components = components * at::where(largest < 0, -1.0f, 1.0f);
+  const at::Tensor low = std::get<0>(components.min(0)), high = std::get<0>(components.max(0));
+  return (components - low).div_((high - low).clamp_min(1e-6));
+}
+
+at::Tensor RoughColours(const at::Tensor& pixels, const models::LatentFormat& format) {
+  at::Tensor to_rgb = at::empty({format.channels, 3}, at::kFloat);
+  for (int64_t c = 0; c < format.channels; ++c) {
+    for (int64_t k = 0; k < 3; ++k)
+      to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
+  }
+  const at::Tensor bias = at::tensor(at::ArrayRef<float>(format.rgb_bias.data(), 3));
+  return at::addmm(bias, pixels, to_rgb).add_(1).div_(2).clamp_(0, 1);
+}
+
 }  // namespace
 
 Image8 ToImage8(const at::Tensor& image) {
@@ -31,18 +54,11 @@ at::Tensor FromImage8(const Image8& image) {
 }
 
 Image8 LatentPreview(const at::Tensor& latent, const models::LatentFormat& format) {
-  at::Tensor to_rgb = at::empty({format.channels, 3}, at::kFloat);
-  for (int64_t c = 0; c < format.channels; ++c) {
-    for (int64_t k = 0; k < 3; ++k)
-      to_rgb[c][k] = format.to_rgb[static_cast<size_t>(c)][static_cast<size_t>(k)];
-  }
   const at::Tensor first = latent[0].to(at::kCPU).to(at::kFloat).permute({1, 2, 0});  // [h, w, C]
-  const at::Tensor bias = at::tensor(at::ArrayRef<float>(format.rgb_bias.data(), 3));
-  return ToImage8(at::addmm(bias, first.flatten(0, 1), to_rgb)
-                      .view({first.size(0), first.size(1), 3})
-                      .add_(1)
-                      .div_(2)
-                      .clamp_(0, 1));
+  const at::Tensor pixels = first.flatten(0, 1);
+  const at::Tensor colours =
+      format.to_rgb.empty() ? FalseColours(pixels) : RoughColours(pixels, format);
+  return ToImage8(colours.view({first.size(0), first.size(1), 3}));
 }
 
 Image8 DecodedPreview(const at::Tensor& latent, const nn::Taesd& decoder) {

@@ -22,7 +22,9 @@ TEST(LatentFormatTest, TheTwoSpacesAreEachOthersInverse) {
         &FluxLatentFormat()}) {
     const at::Tensor latent = at::randn({2, format->channels, 3, 5});
     EXPECT_TRUE(at::allclose(format->ToUser(format->ToModel(latent)), latent, 1e-5, 1e-5));
-    EXPECT_EQ(format->to_rgb.size(), static_cast<size_t>(format->channels));
+    if (!format->to_rgb.empty()) {
+      EXPECT_EQ(format->to_rgb.size(), static_cast<size_t>(format->channels));
+    }
   }
 }
 
