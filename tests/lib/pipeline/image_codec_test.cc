@@ -68,12 +68,12 @@ TEST(ImageCodecTest, AppliesTheOrientation) {
 TEST(ImageCodecTest, AppliesTheOrientationOfAPng) {
   std::string png = EncodeImage(SmoothImage(3, 2, 3), ImageFormat::kPng, {}).value();
   const std::string chunk =
-      std::string("eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0", 32);
+      std::string("eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0", 30);
   const uint32_t crc = crc32(0, reinterpret_cast<const Bytef*>(chunk.data()), chunk.size());
   const char ending[] = {static_cast<char>(crc >> 24), static_cast<char>(crc >> 16),
                          static_cast<char>(crc >> 8), static_cast<char>(crc)};
   constexpr size_t kAfterHeader = 8 + 25;
-  png.insert(kAfterHeader, absl::StrCat(std::string("\0\0\0\x1C", 4), chunk,
+  png.insert(kAfterHeader, absl::StrCat(std::string("\0\0\0\x1A", 4), chunk,
                                         std::string_view(ending, sizeof(ending))));
   const auto decoded = DecodeImage(png);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
