@@ -59,11 +59,9 @@ void DequantizeOnCuda(DType dtype, const at::Tensor& blocks, const at::Tensor& o
                       cuda::Output output) {
   const c10::Device device = blocks.device();
   const c10::impl::VirtualGuardImpl guard(device.type());
-  const auto quantization =
-      static_cast<cuda::Quantization>(static_cast<int>(dtype) - static_cast<int>(DType::kQ4_0));
-  const char* error = cuda::Dequantize(quantization, output, blocks.const_data_ptr(), out.numel(),
-                                       out.mutable_data_ptr(), device.index(),
-                                       guard.getStreamNativeHandle(guard.getStream(device)));
+  const char* error =
+      cuda::Dequantize(dtype, output, blocks.const_data_ptr(), out.numel(), out.mutable_data_ptr(),
+                       device.index(), guard.getStreamNativeHandle(guard.getStream(device)));
   TORCH_CHECK(error == nullptr, "CUDA error: ", error);
 }
 

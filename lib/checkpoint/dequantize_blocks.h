@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "lib/base/dtype.h"
+
 #ifdef __CUDACC__
 #define DISTORCH_BLOCK_INLINE __host__ __device__ __forceinline__
 #else
@@ -230,6 +232,39 @@ struct IQ4_XS {
     for (int i = 0; i < kRun; ++i) out[i] = d * Iq4Level(qs[i] >> shift & 15);
   }
 };
+
+// visit(Format{}) for the format of `dtype`; nothing for a type that is not quantized.
+template <typename Visitor>
+void VisitFormat(DType dtype, Visitor visit) {
+  switch (dtype) {
+    case DType::kQ4_0:
+      return visit(Q4_0{});
+    case DType::kQ4_1:
+      return visit(Q4_1{});
+    case DType::kQ5_0:
+      return visit(Q5_0{});
+    case DType::kQ5_1:
+      return visit(Q5_1{});
+    case DType::kQ8_0:
+      return visit(Q8_0{});
+    case DType::kQ2_K:
+      return visit(Q2_K{});
+    case DType::kQ3_K:
+      return visit(Q3_K{});
+    case DType::kQ4_K:
+      return visit(Q4_K{});
+    case DType::kQ5_K:
+      return visit(Q5_K{});
+    case DType::kQ6_K:
+      return visit(Q6_K{});
+    case DType::kIQ4_NL:
+      return visit(IQ4_NL{});
+    case DType::kIQ4_XS:
+      return visit(IQ4_XS{});
+    default:
+      return;
+  }
+}
 
 }  // namespace distorch::blocks
 

@@ -57,27 +57,18 @@ void LaunchTo(Output output, const void* blocks, int64_t elements, void* out, cu
   }
 }
 
-using Launcher = void (*)(Output, const void*, int64_t, void*, cudaStream_t);
-
-// In the order of Quantization.
-constexpr Launcher kLaunchers[] = {
-    LaunchTo<blocks::Q4_0>, LaunchTo<blocks::Q4_1>,   LaunchTo<blocks::Q5_0>,
-    LaunchTo<blocks::Q5_1>, LaunchTo<blocks::Q8_0>,   LaunchTo<blocks::Q2_K>,
-    LaunchTo<blocks::Q3_K>, LaunchTo<blocks::Q4_K>,   LaunchTo<blocks::Q5_K>,
-    LaunchTo<blocks::Q6_K>, LaunchTo<blocks::IQ4_NL>, LaunchTo<blocks::IQ4_XS>,
-};
-
 }  // namespace
 
 bool HasKernels() { return true; }
 
-const char* Dequantize(Quantization quantization, Output output, const void* blocks,
+const char* Dequantize(DType dtype, Output output, const void* encoded,
                        int64_t elements, void* out, int device, void* stream) {
   if (elements == 0) return nullptr;
   cudaError_t error = cudaSetDevice(device);
   if (error == cudaSuccess) {
-    kLaunchers[static_cast<int>(quantization)](output, blocks, elements, out,
-                                               static_cast<cudaStream_t>(stream));
+    blocks::VisitFormat(dtype, [=](auto format) {
+      LaunchTo<decltype(format)>(output, encoded, elements, out, static_cast<cudaStream_t>(stream));
+    });
     error = cudaGetLastError();
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

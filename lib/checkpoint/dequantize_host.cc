@@ -39,35 +39,8 @@ void DecodeFast(std::span<const std::byte> blocks, std::span<float> out) {
 
 }  // namespace
 
-void DequantizeBlocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
-  switch (dtype) {
-    case DType::kQ4_0:
-      return DecodeFast<blocks::Q4_0>(blocks, out);
-    case DType::kQ4_1:
-      return DecodeFast<blocks::Q4_1>(blocks, out);
-    case DType::kQ5_0:
-      return DecodeFast<blocks::Q5_0>(blocks, out);
-    case DType::kQ5_1:
-      return DecodeFast<blocks::Q5_1>(blocks, out);
-    case DType::kQ8_0:
-      return DecodeFast<blocks::Q8_0>(blocks, out);
-    case DType::kQ2_K:
-      return DecodeFast<blocks::Q2_K>(blocks, out);
-    case DType::kQ3_K:
-      return DecodeFast<blocks::Q3_K>(blocks, out);
-    case DType::kQ4_K:
-      return DecodeFast<blocks::Q4_K>(blocks, out);
-    case DType::kQ5_K:
-      return DecodeFast<blocks::Q5_K>(blocks, out);
-    case DType::kQ6_K:
-      return DecodeFast<blocks::Q6_K>(blocks, out);
-    case DType::kIQ4_NL:
-      return DecodeFast<blocks::IQ4_NL>(blocks, out);
-    case DType::kIQ4_XS:
-      return DecodeFast<blocks::IQ4_XS>(blocks, out);
-    default:
-      return;  // not quantized
-  }
+void DequantizeBlocks(DType dtype, std::span<const std::byte> encoded, std::span<float> out) {
+  blocks::VisitFormat(dtype, [&](auto format) { DecodeFast<decltype(format)>(encoded, out); });
 }
 
 }  // namespace distorch

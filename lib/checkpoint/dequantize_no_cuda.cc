@@ -4,7 +4,7 @@ namespace distorch::cuda {
 
 bool HasKernels() { return false; }
 
-const char* Dequantize(Quantization, Output, const void*, int64_t, void*, int, void*) {
+const char* Dequantize(DType, Output, const void*, int64_t, void*, int, void*) {
   return "this program was built without the CUDA toolkit";
 }
 

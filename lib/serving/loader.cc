@@ -102,9 +102,9 @@ Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger
       meter_(meter),
       observer_(observer) {}
 
-BytesByDevice Loader::FreeNow() const {
+BytesByDevice FreeBytes(const DeviceManager& devices) {
   BytesByDevice free;
-  for (const DeviceSnapshot& device : devices_.Snapshot()) free[device.device] = device.free_bytes;
+  for (const DeviceSnapshot& device : devices.Snapshot()) free[device.device] = device.free_bytes;
   return free;
 }
 
@@ -142,7 +142,7 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
         found->second = std::max<int64_t>(0, found->second - bytes);
     }
   }
-  const absl::Status fits = ledger_->Check(need, FreeNow());
+  const absl::Status fits = ledger_->Check(need, FreeBytes(devices_));
   CheckpointPlan result;
   result.family = plan.family;
   result.fits = fits.ok();
@@ -209,7 +209,8 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
     total += FileBytes(plan.components[i]);
     for (const auto& [device, bytes] : plan.components[i].need) need[device] += bytes;
   }
-  RETURN_IF_ERROR(ledger_->Check(need, FreeNow()));  // all or nothing, before the first byte moves
+  RETURN_IF_ERROR(
+      ledger_->Check(need, FreeBytes(devices_)));  // all or nothing, before the first byte moves
 
   for (size_t i : missing)
     registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family,
@@ -255,7 +256,7 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   ASSIGN_OR_RETURN(
       loaded->reservation,
       ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"),
-                       component.need, FreeNow()));
+                       component.need, FreeBytes(devices_)));
   RETURN_IF_ERROR(PlaceWeights(*plan.file, component.targets, meter_, cancel, on_bytes));
 
   const BytesByDevice measured = loaded->component->store().StoredBytes(devices_.devices());

@@ -43,7 +43,6 @@ class Loader {
  private:
   class PhaseTimer;
 
-  BytesByDevice FreeNow() const;
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
                            const CancelTokenPtr& cancel, const Progress& progress,
                            PhaseTimer& timer);
@@ -58,6 +57,9 @@ class Loader {
   TransferMeter* const meter_;
   Observer* const observer_;
 };
+
+// What each device has free now, as the ledger takes it.
+BytesByDevice FreeBytes(const DeviceManager& devices);
 
 // "model-0123456789abcdef": names a component by its content, so that equal loads have equal
 // handles on every replica.

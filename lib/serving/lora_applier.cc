@@ -131,12 +131,9 @@ absl::Status LoraApplier::Attach(const Adapter& adapter, Derived* derived,
   const std::vector<DeviceId> devices = devices_.devices();
   const DeviceId& device = devices[DeviceIndex(compute, devices.size())];
   const int64_t planned = derived->plan.bytes();
-  BytesByDevice free_now;
-  for (const DeviceSnapshot& snapshot : devices_.Snapshot())
-    free_now[snapshot.device] = snapshot.free_bytes;
   auto reservation = ledger_->Reserve(
       absl::StrCat(adapter.name, " on ", loaded.ckpt_name, " (", loaded.placement.component, ")"),
-      {{device, planned}}, free_now);
+      {{device, planned}}, FreeBytes(devices_));
   if (!reservation.ok()) return adapter.In(reservation.status());
   loaded.reservation = *std::move(reservation);
   lora::AttachOptions options;

@@ -5,7 +5,6 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -16,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "lib/serving/daemon_core.h"
+#include "tests/bench/bench_support.h"
 #include "tests/support/core_client.h"
 
 namespace distorch {
@@ -27,17 +27,8 @@ struct Flags {
   bool load_only = false;
 };
 
-template <typename T>
-T OrDie(absl::StatusOr<T> result) {
-  if (result.ok()) return *std::move(result);
-  std::cerr << result.status() << "\n";
-  std::exit(1);
-}
-
 nlohmann::json Summary(const std::vector<double>& seconds) {
-  std::vector<double> sorted = seconds;
-  std::sort(sorted.begin(), sorted.end());
-  return {{"median", sorted[sorted.size() / 2]}, {"runs", seconds}};
+  return {{"median", Median(seconds)}, {"runs", seconds}};
 }
 
 // A line of /proc/self/status, in bytes.

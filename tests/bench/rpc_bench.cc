@@ -3,7 +3,6 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,24 +14,13 @@
 #include "client/cpp/client.h"
 #include "lib/serving/daemon_core.h"
 #include "server/server.h"
+#include "tests/bench/bench_support.h"
 #include "tests/support/core_client.h"
 
 namespace distorch {
 namespace {
 
 constexpr int kSize = 128;  // what the demo's model was trained at
-
-template <typename T>
-T OrDie(absl::StatusOr<T> result) {
-  if (result.ok()) return *std::move(result);
-  std::cerr << result.status() << "\n";
-  std::exit(1);
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 template <typename Call>
 double Seconds(Call call) {

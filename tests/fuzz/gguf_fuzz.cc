@@ -1,20 +1,14 @@
 // Any bytes as a GGUF file: what is read lies in the file, apart from each other.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <span>
 #include <string>
 
 #include "lib/base/utf8.h"
 #include "lib/checkpoint/gguf.h"
+#include "tests/fuzz/require.h"
 
-namespace {
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+using distorch::Require;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto index =

@@ -1,18 +1,12 @@
 // Any bytes are a PNG that decodes or an error; what decodes encodes again to the same image and
 // text.
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
 #include "lib/pipeline/png_codec.h"
+#include "tests/fuzz/require.h"
 
-namespace {
-
-void Require(bool property) {
-  if (!property) std::abort();
-}
-
-}  // namespace
+using distorch::Require;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr int64_t kMaxPixels = 1 << 16;

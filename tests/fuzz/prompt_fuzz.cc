@@ -1,23 +1,21 @@
 // Any bytes are a prompt. Chunks are whole and well-formed, and parsing loses no plain text.
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <optional>
 #include <string_view>
 
 #include "lib/text/clip_tokenizer.h"
 #include "lib/text/prompt.h"
 #include "lib/text/t5_tokenizer.h"
+#include "tests/fuzz/require.h"
 
 namespace {
+
+using distorch::Require;
 
 using distorch::text::ClipTokenizer;
 using distorch::text::T5Tokenizer;
 using distorch::text::Token;
-
-void Require(bool property) {
-  if (!property) std::abort();
-}
 
 void CheckRuns(std::string_view prompt) {
   size_t bytes = 0;

@@ -2,19 +2,17 @@
 // format.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <span>
 #include <string>
 
 #include "lib/base/utf8.h"
 #include "lib/checkpoint/safetensors.h"
+#include "tests/fuzz/require.h"
 
 namespace {
 
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
+using distorch::Require;
 
 void Check(std::span<const std::byte> file) {
   const auto parsed = distorch::ParseSafetensorsHeader(file);

@@ -2,19 +2,17 @@
 // file.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <span>
 #include <string>
 
 #include "lib/base/utf8.h"
 #include "lib/checkpoint/torch_archive.h"
+#include "tests/fuzz/require.h"
 #include "tests/support/torch_archive_writer.h"
 
 namespace {
 
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
+using distorch::Require;
 
 void Check(std::span<const std::byte> file) {
   const auto index = distorch::ReadTorchArchive(distorch::MemorySource(file));

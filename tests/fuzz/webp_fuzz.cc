@@ -1,19 +1,13 @@
 // Any bytes are a WebP that decodes or an error, and what decodes can be turned and encoded again.
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 #include <utility>
 
 #include "lib/pipeline/exif.h"
 #include "lib/pipeline/webp_codec.h"
+#include "tests/fuzz/require.h"
 
-namespace {
-
-void Require(bool property) {
-  if (!property) std::abort();
-}
-
-}  // namespace
+using distorch::Require;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr int64_t kMaxPixels = 1 << 16;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lib/device/simulated_device.h"
+#include "tests/lib/device/error_of.h"
 
 namespace distorch {
 namespace {
@@ -22,19 +23,6 @@ const at::Device kSim1(at::kPrivateUse1, 1);
 
 int64_t Allocated(int index = 0) { return GetSimulatedDeviceStats(index).allocated_bytes; }
 int64_t Peak(int index = 0) { return GetSimulatedDeviceStats(index).peak_bytes; }
-
-// The first line of the error of type Error that `body` must throw.
-template <typename Error>
-std::string ErrorOf(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    const std::string message = error.what_without_backtrace();
-    return message.substr(0, message.find('\n'));
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 class SimulatedMemoryTest : public ::testing::Test {
  protected:

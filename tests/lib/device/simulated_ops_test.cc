@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lib/device/simulated_device.h"
+#include "tests/lib/device/error_of.h"
 
 namespace distorch {
 namespace {
@@ -366,19 +367,6 @@ INSTANTIATE_TEST_SUITE_P(
                                          Mode{"Half", true, at::kHalf},
                                          Mode{"BFloat16", true, at::kBFloat16})),
     [](const auto& info) { return std::get<0>(info.param).name + std::get<1>(info.param).name; });
-
-// The first line of the error of type Error that `body` must throw.
-template <typename Error>
-std::string ErrorOf(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    const std::string message = error.what_without_backtrace();
-    return message.substr(0, message.find('\n'));
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 class OperatorTest : public ::testing::Test {
  protected:
