@@ -42,10 +42,18 @@ TEST(LatentPreviewTest, AFlatLatentIsFlat) {
 }
 
 TEST(LatentPreviewTest, PublishedColoursAreUsedWhereThereAreAny) {
-  const models::LatentFormat& format = models::Sd1LatentFormat();
-  const Image8 image = LatentPreview(at::zeros({1, format.channels, 2, 2}), format);
-  EXPECT_EQ(Difference(image, 0, 3), 0);
-  EXPECT_NEAR(image.pixels[0], 127.5 * (1 + format.rgb_bias[0]), 1);
+  for (const models::LatentFormat* format :
+       {&models::Sd1LatentFormat(), &models::SdxlLatentFormat(), &models::PlaygroundLatentFormat(),
+        &models::Sd3LatentFormat()}) {
+    ASSERT_FALSE(format->to_rgb.empty());
+    const Image8 image = LatentPreview(at::zeros({2, format->channels, 3, 5}), *format);
+    EXPECT_EQ(image.width, 5);
+    EXPECT_EQ(image.height, 3);
+    EXPECT_EQ(Difference(image, 0, 14), 0);
+    for (size_t c = 0; c < 3; ++c) {
+      EXPECT_NEAR(image.pixels[c], 127.5 * (1 + format->rgb_bias[c]), 1.5);
+    }
+  }
 }
 
 }  // namespace

@@ -151,18 +151,5 @@ TEST_F(PreviewDecodersTest, PreviewsAreOfTheImagesSizeButBounded) {
   EXPECT_EQ(wide.height, 8);
 }
 
-TEST(LatentPreviewTest, EveryFormatHasColours) {
-  for (const models::LatentFormat* format :
-       {&models::Sd1LatentFormat(), &models::SdxlLatentFormat(), &models::PlaygroundLatentFormat(),
-        &models::Sd3LatentFormat(), &models::FluxLatentFormat()}) {
-    const Image8 image = pipeline::LatentPreview(at::zeros({2, format->channels, 3, 5}), *format);
-    EXPECT_EQ(image.width, 5);
-    EXPECT_EQ(image.height, 3);
-    for (int c = 0; c < 3; ++c) {
-      EXPECT_NEAR(image.pixels[c], 127.5 * (1 + format->rgb_bias[static_cast<size_t>(c)]), 1.5);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace distorch
