@@ -101,6 +101,16 @@ WeightSlot* WeightStore::AddBuffer(const std::string& name, const std::vector<in
   return buffers_.back().get();
 }
 
+const ExecutionUnit* WeightStore::BeginUnit(const std::string& name) {
+  ExecutionUnit unit;
+  unit.name = name;
+  unit.first_slot = unit.end_slot = slots_.size();
+  units_.push_back(std::make_unique<ExecutionUnit>(std::move(unit)));
+  return units_.back().get();
+}
+
+void WeightStore::EndUnit() { units_.back()->end_slot = slots_.size(); }
+
 absl::Status WeightStore::status() const {
   if (problems_.empty()) return absl::OkStatus();
   const size_t shown = std::min(problems_.size(), kProblemsShown);
@@ -131,7 +141,22 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
   return bytes;
 }
 
+void WeightStore::PlaceUnits(std::span<const std::optional<at::Device>> devices,
+                             TransferMeter* meter) {
+  TORCH_CHECK(devices.size() == units_.size(), devices.size(), " devices for ", units_.size(),
+              " units");
+  for (size_t i = 0; i < devices.size(); ++i) {
+    units_[i]->device = devices[i];
+    units_[i]->meter = meter;
+  }
+}
+
 absl::Status WeightStore::Share(const WeightStore& base) {
+  if (units_.size() != base.units_.size()) return absl::InternalError("the skeletons differ");
+  for (size_t i = 0; i < units_.size(); ++i) {
+    units_[i]->device = base.units_[i]->device;
+    units_[i]->meter = base.units_[i]->meter;
+  }
   for (const auto& [mine, theirs] :
        {std::pair(&slots_, &base.slots_), std::pair(&buffers_, &base.buffers_)}) {
     if (mine->size() != theirs->size()) return absl::InternalError("the skeletons differ");

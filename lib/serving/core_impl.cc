@@ -55,6 +55,8 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
     return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+  const absl::StatusOr<Execution> execution = ParseExecution(options.execution);
+  if (!execution.ok()) return Within("--execution", execution.status());
   ASSIGN_OR_RETURN(ExtraModelPaths folders, Folders(options));
   DeviceOptions device_options;
   device_options.simulate_devices = options.simulate_devices;
@@ -62,7 +64,8 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
   KeepActivationsInOneHeap();
   if (options.threads > 0) at::set_num_threads(options.threads);
-  return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), observer);
+  return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), *execution,
+                                    observer);
 }
 
 std::string TorchVersion() { return TORCH_VERSION; }
@@ -73,7 +76,7 @@ std::string CudaVersion() {
 }
 
 CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-                   std::unique_ptr<DeviceManager> devices, Observer* observer)
+                   std::unique_ptr<DeviceManager> devices, Execution execution, Observer* observer)
     : observer_(observer != nullptr ? observer : &no_observer_),
       checkpoints_("checkpoint", std::move(folders.checkpoints)),
       loras_("lora", std::move(folders.loras)),
@@ -81,7 +84,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       devices_(std::move(devices)),
       ledger_(devices_->Memory()),
       meter_(devices_->devices()),
-      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_),
+      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_, execution),
       lora_applier_(loras_, *devices_, &ledger_, &registry_),
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
       inference_(devices_->devices(), &registry_, &runner_, &embeddings_, &preview_decoders_,

@@ -27,7 +27,7 @@ namespace distorch {
 class CoreImpl : public DaemonCore {
  public:
   CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-           std::unique_ptr<DeviceManager> devices, Observer* observer);
+           std::unique_ptr<DeviceManager> devices, Execution execution, Observer* observer);
   ~CoreImpl() override;
 
   std::vector<DeviceInfo> ListDevices() override;

@@ -32,9 +32,10 @@ struct CoreOptions {
   std::string extra_model_paths;  // ComfyUI's YAML file; empty: none
   std::string simulate_devices;
   std::string compute_dtype = "auto";
-  std::string links;     // --link
-  int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED
-  int threads = 0;       // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
+  std::string links;                  // --link
+  std::string execution = "compute";  // of loads that ask for none
+  int queue_limit = 64;               // jobs waiting per device; more is RESOURCE_EXHAUSTED
+  int threads = 0;  // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
 };
 
 template <typename T>

@@ -27,8 +27,9 @@ class Loader {
  public:
   using Progress = std::function<void(const LoadProgress&)>;
 
+  // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-         Registry* registry, TransferMeter* meter, Observer* observer);
+         Registry* registry, TransferMeter* meter, Observer* observer, Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
@@ -56,6 +57,7 @@ class Loader {
   Registry* const registry_;
   TransferMeter* const meter_;
   Observer* const observer_;
+  const Execution execution_;
 };
 
 // What each device has free now, as the ledger takes it.
