@@ -3,21 +3,6 @@
 #include <chrono>
 
 namespace distorch::nn {
-namespace {
-
-at::Tensor MoveTo(const c10::Device& device, const at::Tensor& tensor, TransferMeter* meter) {
-  if (!tensor.defined() || tensor.device() == device) return tensor;
-  const auto start = std::chrono::steady_clock::now();
-  at::Tensor moved = tensor.to(device);
-  const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - start;
-  const size_t devices = meter->devices().size();
-  meter->AddTransfer(static_cast<int>(DeviceIndex(tensor.device(), devices)),
-                     static_cast<int>(DeviceIndex(device, devices)),
-                     static_cast<int64_t>(moved.nbytes()), taken.count());
-  return moved;
-}
-
-}  // namespace
 
 c10::Device Pass::DeviceOf(const ExecutionUnit& unit) {
   if (!unit.device) return home_;
@@ -25,13 +10,27 @@ c10::Device Pass::DeviceOf(const ExecutionUnit& unit) {
   return *unit.device;
 }
 
+at::Tensor Pass::Moved(const at::Tensor& tensor, const c10::Device& device) const {
+  if (!tensor.defined() || tensor.device() == device) return tensor;
+  const auto start = std::chrono::steady_clock::now();
+  at::Tensor moved = tensor.to(device);
+  const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - start;
+  const size_t devices = meter_->devices().size();
+  meter_->AddTransfer(static_cast<int>(DeviceIndex(tensor.device(), devices)),
+                      static_cast<int>(DeviceIndex(device, devices)),
+                      static_cast<int64_t>(moved.nbytes()), taken.count());
+  return moved;
+}
+
 at::Tensor& Pass::Enter(const ExecutionUnit& unit, at::Tensor& activations) {
-  activations = MoveTo(DeviceOf(unit), activations, meter_);
+  const c10::Device device = DeviceOf(unit);
+  activations = Moved(activations, device);
   return activations;
 }
 
 at::Tensor Pass::Enter(const ExecutionUnit& unit, at::Tensor&& activations) {
-  return MoveTo(DeviceOf(unit), std::exchange(activations, {}), meter_);
+  const c10::Device device = DeviceOf(unit);
+  return Moved(std::exchange(activations, {}), device);
 }
 
 const at::Tensor& Pass::Enter(const ExecutionUnit& unit, Shared& shared) {
@@ -40,9 +39,9 @@ const at::Tensor& Pass::Enter(const ExecutionUnit& unit, Shared& shared) {
   for (const at::Tensor& copy : copies) {
     if (copy.device() == device) return copy;
   }
-  return copies.emplace_back(MoveTo(device, copies.front(), meter_));
+  return copies.emplace_back(Moved(copies.front(), device));
 }
 
-at::Tensor Pass::Home(at::Tensor activations) { return MoveTo(home_, activations, meter_); }
+at::Tensor Pass::Home(at::Tensor activations) { return Moved(activations, home_); }
 
 }  // namespace distorch::nn

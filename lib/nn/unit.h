@@ -45,6 +45,7 @@ class Pass {
 
  private:
   c10::Device DeviceOf(const ExecutionUnit& unit);
+  at::Tensor Moved(const at::Tensor& tensor, const c10::Device& device) const;
 
   const c10::Device home_;
   TransferMeter* meter_ = nullptr;  // of the units so far that have a device of their own
