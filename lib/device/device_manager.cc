@@ -39,17 +39,18 @@ absl::StatusOr<std::unique_ptr<DeviceManager>> DeviceManager::Create(const Devic
 }
 
 absl::Status DeviceManager::AddSimulatedDevices(const std::string& flag) {
-  absl::StatusOr<std::vector<DeviceMemory>> parsed = ParseSimulatedDevices(flag);
+  absl::StatusOr<std::vector<SimulatedDevice>> parsed = ParseSimulatedDevices(flag);
   if (!parsed.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--simulate_devices: ", parsed.status().message()));
   }
   std::vector<DeviceMemory> accelerators;
-  for (DeviceMemory& entry : *parsed) {
+  for (const SimulatedDevice& entry : *parsed) {
+    if (entry.flops_per_second > 0) given_flops_[entry.device] = entry.flops_per_second;
     if (entry.device.is_cpu()) {
       cpu_total_override_ = entry.total_bytes;
     } else {
-      accelerators.push_back(std::move(entry));
+      accelerators.push_back(entry);
     }
   }
   std::ranges::sort(accelerators, {}, &DeviceMemory::device);
@@ -81,6 +82,11 @@ std::vector<DeviceMemory> DeviceManager::Memory() const {
 
 bool DeviceManager::Has(const DeviceId& device) const {
   return std::ranges::find(devices_, device) != devices_.end();
+}
+
+double DeviceManager::given_flops(const DeviceId& device) const {
+  const auto given = given_flops_.find(device);
+  return given == given_flops_.end() ? 0 : given->second;
 }
 
 std::string DeviceManager::KnownNames() const {

@@ -7,6 +7,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,6 +52,9 @@ class DeviceManager {
   // The node's default compute device: the first accelerator, else cpu.
   const DeviceId& default_device() const { return devices_.front(); }
   bool Has(const DeviceId& device) const;
+  bool simulated() const { return simulated_; }
+  // What --simulate_devices says that `device` computes; 0 where it says nothing.
+  double given_flops(const DeviceId& device) const;
   // Why this machine's CUDA devices are not among the devices; empty if they are or it has none.
   const std::string& warning() const { return warning_; }
   // "cuda:0, cuda:1, cpu", for messages.
@@ -79,6 +83,7 @@ class DeviceManager {
 
   std::vector<DeviceId> devices_;
   bool simulated_ = false;
+  std::map<DeviceId, double> given_flops_;
   std::vector<CudaDevice> cuda_devices_;
   std::string warning_;
   std::optional<int64_t> cpu_total_override_;

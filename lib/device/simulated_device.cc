@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "lib/base/status_macros.h"
@@ -96,28 +98,49 @@ void RegisterBackendOnce() {
   static_cast<void>(registered);
 }
 
-absl::StatusOr<DeviceMemory> ParseEntry(const std::string& entry) {
+// "40TFLOPS" -> 4e13.
+absl::StatusOr<double> ParseFlops(std::string_view text) {
+  constexpr double kMost = 1e18;
+  for (const auto& [unit, factor] :
+       {std::pair("GFLOPS", 1e9), std::pair("TFLOPS", 1e12), std::pair("PFLOPS", 1e15)}) {
+    if (!absl::EndsWith(text, unit)) continue;
+    const std::string_view number = text.substr(0, text.size() - std::string_view(unit).size());
+    double value = 0;
+    if (absl::SimpleAtod(number, &value) && value > 0 && value * factor <= kMost)
+      return value * factor;
+  }
+  return absl::InvalidArgumentError(
+      "a speed is above 0, at most 1000 PFLOPS, and in GFLOPS, TFLOPS or PFLOPS");
+}
+
+absl::StatusOr<SimulatedDevice> ParseEntry(const std::string& entry) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));
-  ASSIGN_OR_RETURN(DeviceId device, ParseDeviceId(parts.first));
-  ASSIGN_OR_RETURN(const int64_t bytes, ParseByteSize(parts.second));
-  if (bytes == 0) return absl::InvalidArgumentError("the amount must be above zero");
-  return DeviceMemory{std::move(device), bytes};
+  const std::vector<std::string> amounts = absl::StrSplit(parts.second, absl::MaxSplits('@', 1));
+  SimulatedDevice device;
+  ASSIGN_OR_RETURN(device.device, ParseDeviceId(parts.first));
+  ASSIGN_OR_RETURN(device.total_bytes, ParseByteSize(amounts[0]));
+  if (device.total_bytes == 0) return absl::InvalidArgumentError("the amount must be above zero");
+  if (amounts.size() > 1) {
+    ASSIGN_OR_RETURN(device.flops_per_second, ParseFlops(amounts[1]));
+  }
+  return device;
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<DeviceMemory>> ParseSimulatedDevices(std::string_view text) {
-  std::vector<DeviceMemory> devices;
+absl::StatusOr<std::vector<SimulatedDevice>> ParseSimulatedDevices(std::string_view text) {
+  std::vector<SimulatedDevice> devices;
   const std::vector<std::string> entries = absl::StrSplit(std::string(text), ',');
   for (const std::string& piece : entries) {
     const std::string entry(absl::StripAsciiWhitespace(piece));
-    absl::StatusOr<DeviceMemory> parsed = ParseEntry(entry);
+    absl::StatusOr<SimulatedDevice> parsed = ParseEntry(entry);
     if (!parsed.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("'", entry, "': ", parsed.status().message(),
-                       "; expected DEVICE=AMOUNT, for example cuda:0=8GiB"));
+                       "; expected DEVICE=AMOUNT[@SPEED], for example cuda:0=8GiB or "
+                       "cuda:0=8GiB@40TFLOPS"));
     }
-    for (const DeviceMemory& other : devices) {
+    for (const SimulatedDevice& other : devices) {
       if (other.device == parsed->device) {
         return absl::InvalidArgumentError(
             absl::StrCat("'", entry, "': ", parsed->device.ToString(), " is named twice"));

@@ -19,10 +19,14 @@
 
 namespace distorch {
 
-// Parses "cuda:0=8GiB,cuda:1=12GiB,cpu=64GiB". Names are unique; amounts as ParseByteSize takes
-// them. An entry "cpu" only sets the memory that the planner sees for it. INVALID_ARGUMENT naming
-// the piece.
-absl::StatusOr<std::vector<DeviceMemory>> ParseSimulatedDevices(std::string_view text);
+struct SimulatedDevice : DeviceMemory {
+  double flops_per_second = 0;  // what predictions take it to compute; 0: what the CPU does
+};
+
+// Parses "cuda:0=8GiB,cuda:1=12GiB@40TFLOPS,cpu=64GiB". Names are unique; amounts as ParseByteSize
+// takes them; a speed is in GFLOPS, TFLOPS or PFLOPS. An entry "cpu" only sets the memory that the
+// planner sees for it, and the speed that predictions do. INVALID_ARGUMENT naming the piece.
+absl::StatusOr<std::vector<SimulatedDevice>> ParseSimulatedDevices(std::string_view text);
 
 // Registers the backend (once a process) and sets the devices to `devices`, in order: torch device
 // "sim:i" has capacity devices[i].total_bytes. Entries for cpu must have been taken out. At

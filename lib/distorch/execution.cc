@@ -1,16 +1,11 @@
 #include "lib/distorch/execution.h"
 
-#include <map>
-
 #include "absl/strings/str_cat.h"
 
 namespace distorch {
 namespace {
 
-constexpr Execution kExecutions[] = {Execution::kCompute, Execution::kHolder};
-
-// What is stored on a CPU, or on no device at all, computes slower than it travels.
-bool IsAccelerator(const DeviceId& device) { return !device.is_cpu() && device.type != "disk"; }
+constexpr Execution kExecutions[] = {Execution::kCompute, Execution::kHolder, Execution::kAuto};
 
 }  // namespace
 
@@ -20,6 +15,8 @@ std::string_view ExecutionName(Execution execution) {
       return "compute";
     case Execution::kHolder:
       return "holder";
+    case Execution::kAuto:
+      return "auto";
   }
   return "";
 }
@@ -29,23 +26,24 @@ absl::StatusOr<Execution> ParseExecution(std::string_view text) {
     if (text == ExecutionName(execution)) return execution;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is unknown; allowed: compute, holder"));
+      absl::StrCat("\"", text, "\" is unknown; allowed: compute, holder, auto"));
 }
 
-std::vector<DeviceId> HoldersOf(std::span<const UnitSpan> units, std::span<const int64_t> bytes,
-                                std::span<const DeviceId> device_of, const DeviceId& compute) {
-  std::vector<DeviceId> holders;
+bool CanRunUnits(const DeviceId& device) { return !device.is_cpu() && device.type != "disk"; }
+
+std::vector<int> HoldersOf(std::span<const UnitSpan> units, std::span<const int64_t> bytes,
+                           std::span<const int> assignment, std::span<const DeviceId> devices,
+                           int compute) {
+  std::vector<int> holders;
   for (const UnitSpan& unit : units) {
-    std::map<DeviceId, int64_t> held;
-    for (size_t i = unit.first; i < unit.end; ++i) held[device_of[i]] += bytes[i];
-    DeviceId holder = compute;
-    int64_t most = held[compute];
-    for (const auto& [device, held_bytes] : held) {
-      if (held_bytes <= most) continue;
-      holder = device;
-      most = held_bytes;
+    std::vector<int64_t> held(devices.size());
+    for (size_t i = unit.first; i < unit.end; ++i)
+      held[static_cast<size_t>(assignment[i])] += bytes[i];
+    size_t holder = static_cast<size_t>(compute);
+    for (size_t device = 0; device < held.size(); ++device) {
+      if (held[device] > held[holder]) holder = device;
     }
-    holders.push_back(IsAccelerator(holder) ? holder : compute);
+    holders.push_back(CanRunUnits(devices[holder]) ? static_cast<int>(holder) : compute);
   }
   return holders;
 }

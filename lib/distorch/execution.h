@@ -17,9 +17,10 @@ namespace distorch {
 enum class Execution {
   kCompute,  // everything on the compute device
   kHolder,   // a unit on the accelerator that holds most of it
+  kAuto,     // whichever is predicted to be faster (lib/distorch/step_predictor.h)
 };
 
-// "compute", "holder".
+// "compute", "holder", "auto".
 std::string_view ExecutionName(Execution execution);
 // The inverse; INVALID_ARGUMENT says what is allowed.
 absl::StatusOr<Execution> ParseExecution(std::string_view text);
@@ -29,10 +30,16 @@ struct UnitSpan {
   size_t first = 0, end = 0;
 };
 
-// The device that holds most bytes of each unit where that is an accelerator, else `compute`, which
-// also wins a tie. `bytes` and `device_of` are parallel: the blocks' sizes and where they lie.
-std::vector<DeviceId> HoldersOf(std::span<const UnitSpan> units, std::span<const int64_t> bytes,
-                                std::span<const DeviceId> device_of, const DeviceId& compute);
+// Whether units that lie on `device` may run there, it not being where the model computes: not on a
+// CPU, where they would take longer than they travel, nor on what only stores.
+bool CanRunUnits(const DeviceId& device);
+
+// The device that holds most bytes of each unit where units can run there, else `compute`, which
+// also wins a tie. Devices are positions in `devices`; `bytes` and `assignment` are the blocks'
+// sizes and where they lie.
+std::vector<int> HoldersOf(std::span<const UnitSpan> units, std::span<const int64_t> bytes,
+                           std::span<const int> assignment, std::span<const DeviceId> devices,
+                           int compute);
 
 }  // namespace distorch
 

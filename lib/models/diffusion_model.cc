@@ -81,6 +81,17 @@ absl::Status DiffusionModel::CheckConditioning(const text::Conditioning& conditi
   return CheckBatch("concat", concat, batch);
 }
 
+ModelShape ShapeOf(const WeightStore& store) {
+  ModelShape shape;
+  for (const auto& slot : store.slots()) {
+    const std::vector<Param>& params = slot->params();
+    shape.blocks.push_back(
+        {slot->name(), params.empty() ? std::vector<int64_t>() : params[0].shape});
+  }
+  for (const auto& unit : store.units()) shape.units.push_back({unit->first_slot, unit->end_slot});
+  return shape;
+}
+
 text::Conditioning DiffusionModel::Prepare(text::Conditioning conditioning, GuidanceSide /*side*/,
                                            int64_t /*height*/, int64_t /*width*/) const {
   for (at::Tensor* part : {&conditioning.cross_attention, &conditioning.pooled,

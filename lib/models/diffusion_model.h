@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "lib/models/latent_format.h"
+#include "lib/models/step_work.h"
 #include "lib/nn/component.h"
 #include "lib/sampling/model_sampling.h"
 #include "lib/text/conditioning.h"
@@ -37,6 +38,9 @@ class DiffusionModel : public nn::Component {
   // Whether a conditioning whose tokens are repeated means the same to the model. It does where
   // they are only attended to.
   virtual bool context_may_repeat() const { return true; }
+
+  // How much one evaluation computes, block by block; without blocks: it is not known.
+  virtual StepWork Work(const StepSize& /*size*/) const { return {}; }
 
   // INVALID_ARGUMENT naming the part of `conditioning` that does not fit this model or a batch of
   // `batch` latents of [height, width].
@@ -68,6 +72,9 @@ class DiffusionModel : public nn::Component {
   const LatentFormat& latent_format_;
   const sampling::ModelSampling sampling_;
 };
+
+// `store`'s blocks and units, as StepWork is counted from.
+ModelShape ShapeOf(const WeightStore& store);
 
 }  // namespace distorch::models
 

@@ -32,6 +32,7 @@ struct ModelFamily {
                                                                 TensorReader& values);
   absl::StatusOr<std::unique_ptr<text::TextEncoder>> (*build_clip)(const NamedTensors& tensors);
   absl::StatusOr<std::unique_ptr<VaeModel>> (*build_vae)(const NamedTensors& tensors);
+  int64_t native_side = 1024;  // of the pictures it was trained on, in pixels
 };
 
 // All families, the more specific before the more general.

@@ -22,6 +22,7 @@ class FluxModel : public DiffusionModel {
   int64_t concat_channels() const override { return static_cast<int64_t>(blank_concat_.size()); }
   bool context_may_repeat() const override { return false; }
   // Without Conditioning::guidance it is 3.5, as in the reference.
+  StepWork Work(const StepSize& size) const override { return FluxWork(ShapeOf(store()), size); }
   at::Tensor Denoise(const at::Tensor& x, double sigma,
                      const text::Conditioning& conditioning) const override;
 

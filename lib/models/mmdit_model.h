@@ -17,6 +17,7 @@ class MmDitModel : public DiffusionModel {
   int64_t concat_channels() const override { return 0; }
   int64_t max_latent_side() const override { return nn::kPatch * net_.config().position_side; }
   bool context_may_repeat() const override { return false; }
+  StepWork Work(const StepSize& size) const override { return MmDitWork(ShapeOf(store()), size); }
   at::Tensor Denoise(const at::Tensor& x, double sigma,
                      const text::Conditioning& conditioning) const override;
 

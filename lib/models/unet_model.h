@@ -45,6 +45,7 @@ class UNetModel : public DiffusionModel {
   // positive side and 2.5 on the negative. A size of 0 means its default.
   text::Conditioning Prepare(text::Conditioning conditioning, GuidanceSide side, int64_t height,
                              int64_t width) const override;
+  StepWork Work(const StepSize& size) const override { return UNetWork(ShapeOf(store()), size); }
   at::Tensor Denoise(const at::Tensor& x, double sigma,
                      const text::Conditioning& conditioning) const override;
 

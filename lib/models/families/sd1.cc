@@ -58,7 +58,8 @@ constexpr ModelFamily Definition(std::string_view name) {
                         TensorReader& /*values*/) { return IsSd1(tensors, kInChannels); },
           .build_unet = BuildUNet,
           .build_clip = BuildClip,
-          .build_vae = BuildKlVae};
+          .build_vae = BuildKlVae,
+          .native_side = 512};
 }
 
 }  // namespace

@@ -76,7 +76,8 @@ constexpr ModelFamily Definition(std::string_view name,
           .matches = matches,
           .build_unet = BuildUNet,
           .build_clip = BuildClip,
-          .build_vae = BuildKlVae};
+          .build_vae = BuildKlVae,
+          .native_side = 768};
 }
 
 }  // namespace

@@ -49,6 +49,15 @@ TEST(ParseSimulatedDevicesTest, TakesNamesAndAmounts) {
   EXPECT_EQ((*devices)[2].total_bytes, 1000);
 }
 
+TEST(ParseSimulatedDevicesTest, TakesSpeeds) {
+  const auto devices = ParseSimulatedDevices("cuda:0=8GiB@1.5TFLOPS,cuda:1=1g,cpu=1g@300GFLOPS");
+  ASSERT_TRUE(devices.ok()) << devices.status();
+  EXPECT_EQ((*devices)[0].total_bytes, int64_t{8} << 30);
+  EXPECT_DOUBLE_EQ((*devices)[0].flops_per_second, 1.5e12);
+  EXPECT_EQ((*devices)[1].flops_per_second, 0);
+  EXPECT_DOUBLE_EQ((*devices)[2].flops_per_second, 3e11);
+}
+
 TEST(ParseSimulatedDevicesTest, NamesTheWrongPiece) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"", "''"},
@@ -59,6 +68,12 @@ TEST(ParseSimulatedDevicesTest, NamesTheWrongPiece) {
       {"cuda:0=0", "'cuda:0=0'"},
       {"cuda:0=-1", "'cuda:0=-1'"},
       {"c u d a=1", "'c u d a=1'"},
+      {"cuda:0=1g@", "'cuda:0=1g@': a speed is above 0"},
+      {"cuda:0=1g@5", "'cuda:0=1g@5': a speed"},
+      {"cuda:0=1g@0TFLOPS", "a speed"},
+      {"cuda:0=1g@-1TFLOPS", "a speed"},
+      {"cuda:0=1g@nanTFLOPS", "a speed"},
+      {"cuda:0=1g@1e9PFLOPS", "a speed"},
       {"cuda=1GiB,cuda:0=2GiB", "cuda:0 is named twice"},
   };
   for (const auto& [text, piece] : cases) {

@@ -1,0 +1,40 @@
+// How fast the devices of this process compute: measured when somebody first asks, or given by
+// --simulate_devices.
+#ifndef LIB_DEVICE_DEVICE_SPEEDS_H_
+#define LIB_DEVICE_DEVICE_SPEEDS_H_
+
+#include <c10/core/ScalarType.h>
+
+#include <map>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "lib/device/device_manager.h"
+#include "lib/device/device_speed.h"
+
+namespace distorch {
+
+// Thread-safe.
+class DeviceSpeeds {
+ public:
+  // `devices` outlives it.
+  explicit DeviceSpeeds(const DeviceManager& devices) : devices_(devices) {}
+
+  // Of matrix products in `dtype`. The first question about a device and a type takes some
+  // milliseconds, when what else the machine does shows in the answer. A simulated device is as
+  // fast as it was given, its memory without limit; else as fast as the CPU, which is what computes
+  // for it. The status of the device when it fails.
+  absl::StatusOr<DeviceSpeed> Of(const DeviceId& device, c10::ScalarType dtype)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  const DeviceManager& devices_;
+  absl::Mutex mutex_;
+  std::map<std::pair<DeviceId, c10::ScalarType>, DeviceSpeed> measured_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace distorch
+
+#endif  // LIB_DEVICE_DEVICE_SPEEDS_H_
