@@ -51,6 +51,7 @@ class DeviceManager {
   // The node's default compute device: the first accelerator, else cpu.
   const DeviceId& default_device() const { return devices_.front(); }
   bool Has(const DeviceId& device) const;
+  bool simulated() const { return simulated_; }
   // Why this machine's CUDA devices are not among the devices; empty if they are or it has none.
   const std::string& warning() const { return warning_; }
   // "cuda:0, cuda:1, cpu", for messages.

@@ -99,6 +99,7 @@ void RegisterBackendOnce() {
 absl::StatusOr<DeviceMemory> ParseEntry(const std::string& entry) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));
   ASSIGN_OR_RETURN(DeviceId device, ParseDeviceId(parts.first));
+  if (device.is_disk()) return absl::InvalidArgumentError("disk has no memory to simulate");
   ASSIGN_OR_RETURN(const int64_t bytes, ParseByteSize(parts.second));
   if (bytes == 0) return absl::InvalidArgumentError("the amount must be above zero");
   return DeviceMemory{std::move(device), bytes};

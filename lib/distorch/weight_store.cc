@@ -123,8 +123,9 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
   for (const auto* slots : {&slots_, &buffers_}) {
     for (const auto& slot : *slots) {
       for (const at::Tensor& tensor : slot->stored()) {
-        bytes[devices[DeviceIndex(tensor.device(), devices.size())]] +=
-            static_cast<int64_t>(tensor.nbytes());
+        const DeviceId& device =
+            tensor.is_meta() ? kDisk : devices[DeviceIndex(tensor.device(), devices.size())];
+        bytes[device] += static_cast<int64_t>(tensor.nbytes());
       }
     }
   }
@@ -144,7 +145,26 @@ absl::Status WeightStore::Share(const WeightStore& base) {
   return absl::OkStatus();
 }
 
+void WeightStore::StreamTo(Streamer* streamer, const at::Device& compute) {
+  int64_t elsewhere = 0;
+  for (const auto& slot : slots_) {
+    if (slot->filled() && slot->stored_weights().device() != compute)
+      elsewhere += slot->stored_bytes();
+  }
+  if (elsewhere == 0) return;
+  if (stream_ == nullptr) stream_ = streamer->Open();
+  stream_->ComputeOn(compute, elsewhere);
+  for (const auto& slot : slots_) {
+    slot->set_stream(stream_.get());
+    if (compute.is_cuda()) stream_->Pin(slot->stored_weights());
+  }
+}
+
 void WeightStore::Clear() {
+  for (const auto* slots : {&slots_, &buffers_}) {
+    for (const auto& slot : *slots) slot->set_stream(nullptr);
+  }
+  stream_.reset();
   for (const auto& slot : slots_) slot->Clear();
   for (const auto& buffer : buffers_) buffer->Clear();
 }

@@ -15,6 +15,7 @@
 #include "lib/distorch/ledger.h"
 #include "lib/distorch/named_tensor.h"
 #include "lib/distorch/planner.h"
+#include "lib/distorch/streamer.h"
 #include "lib/distorch/weight_slot.h"
 
 namespace distorch {
@@ -51,11 +52,14 @@ class WeightStore {
   const std::vector<std::unique_ptr<WeightSlot>>& buffers() const { return buffers_; }
   // The slots as the planner takes them, bytes as in the file.
   std::vector<Block> Blocks() const;
-  // Bytes of the tensors that exist, by device; `devices` in DeviceManager's order.
+  // Bytes of the tensors by device, kDisk included; `devices` in DeviceManager's order.
   BytesByDevice StoredBytes(const std::vector<DeviceId>& devices) const;
   // Fills all with the tensors and patches of `base`, the placed store of an equal skeleton,
   // without a copy (WeightSlot::Share). INTERNAL when it is not.
   absl::Status Share(const WeightStore& base);
+  // Lets `streamer`, which outlives the store, bring what is stored elsewhere to `compute`, from
+  // now on. After the slots are filled; again for a further device to compute on.
+  void StreamTo(Streamer* streamer, const at::Device& compute);
   // Frees every slot's tensors.
   void Clear();
 
@@ -69,6 +73,7 @@ class WeightStore {
   const NamedTensors* tensors_;
   std::vector<std::unique_ptr<WeightSlot>> slots_, buffers_;
   std::vector<std::string> problems_;
+  std::unique_ptr<WeightStream> stream_;  // goes before what it brings
 };
 
 }  // namespace distorch

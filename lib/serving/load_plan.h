@@ -22,7 +22,7 @@ struct ComponentLoadPlan {
   std::unique_ptr<nn::Component> component;  // a skeleton; set_compute is done
   std::vector<SlotTarget> targets;           // into its store
   ComponentPlacement placement;              // planned bytes, with blocks
-  BytesByDevice need;
+  BytesByDevice need;                        // of memory: what stays on disk needs none
   LoaderFields fields;
   // What, beside the checkpoint's content, makes this component what it is: part of its handle.
   std::string identity;
