@@ -96,6 +96,10 @@ std::vector<Flag> Flags(Options* o) {
       {"compute_dtype", "TYPE",
        "what layers compute in; auto: the fastest type without visible loss",
        Choice{&core->compute_dtype, {"auto", "fp32", "bf16", "fp16"}}},
+      {"execution", "WHERE",
+       "where the parts of a model run, if the load does not say; compute: where the model does; "
+       "holder: on the accelerator that holds most of the part",
+       Choice{&core->execution, {"compute", "holder"}}},
       {"threads", "N", "threads the CPU computes with; 0: OMP_NUM_THREADS, or one per core",
        Integer{&core->threads, 0, 4096}},
       {"queue_limit", "N", "requests that may wait for a device; more are refused",

@@ -153,6 +153,7 @@ absl::StatusOr<LoadSpec> ToLoadSpec(const v1::LoadCheckpointRequest& in) {
   out.unet_expert_mode_allocations = NonEmpty(in.unet_expert_mode_allocations());
   out.clip_expert_mode_allocations = NonEmpty(in.clip_expert_mode_allocations());
   out.weight_dtype = NonEmpty(in.weight_dtype());
+  out.execution = NonEmpty(in.execution());
   if (in.has_unet_virtual_vram_gb()) {
     RETURN_IF_ERROR(
         CheckNumber("unet_virtual_vram_gb", in.unet_virtual_vram_gb(), 0, kMaxVirtualVramGb));

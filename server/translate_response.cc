@@ -22,6 +22,7 @@ void Write(const Placement& in, v1::Placement* out) {
     c->set_compute_device(component.compute_device);
     c->set_allocation(component.allocation);
     for (const DeviceBytes& device : component.devices) Write(device, c->add_devices());
+    c->mutable_units()->insert(component.units.begin(), component.units.end());
     for (const BlockPlacement& block : component.blocks) {
       v1::BlockPlacement* b = c->add_blocks();
       b->set_name(CleanUtf8(block.name));

@@ -25,7 +25,7 @@ struct FieldFlag {
 
 // A flag is its field's name; only the given ones are set, so that the daemon's defaults hold for
 // the others.
-constexpr std::array<FieldFlag, 14> kFields = {{
+constexpr std::array<FieldFlag, 15> kFields = {{
     {"unet_compute_device", "DEVICE",
      "Where the UNet (or DiT) computes (default: the first accelerator, else cpu)"},
     {"unet_virtual_vram_gb", "GIB", "GiB of the UNet to keep on its donors, 0 to 128 (default: 4)"},
@@ -53,6 +53,9 @@ constexpr std::array<FieldFlag, 14> kFields = {{
      "Unload by itself after this time without use; 0: stay until unloaded (default: 0)"},
     {"reference_rounding", "BOOL",
      "Round shares to 4 decimals as ComfyUI-MultiGPU does (default: false)"},
+    {"execution", "WHERE",
+     "Where the UNet's parts run: compute, or holder (on the accelerator that holds most of the "
+     "part) (default: the server's)"},
 }};
 
 constexpr char kFieldsFooter[] =

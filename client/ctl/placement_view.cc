@@ -40,7 +40,8 @@ void AddComponent(const v1::ComponentPlacement& component, PlacementKind kind,
   for (const v1::DeviceBytes& device : DevicesOf(component)) {
     double share =
         total > 0 ? static_cast<double>(Bytes(device, kind)) / static_cast<double>(total) : 0;
-    bool computes = device.device() == component.compute_device();
+    bool computes = device.device() == component.compute_device() ||
+                    component.units().contains(device.device());
     std::vector<std::string> cells = {name, absl::StrCat(device.device(), computes ? " *" : ""),
                                       Bar(share, kBarWidth, terminal.unicode), FormatPercent(share),
                                       FormatBytes(device.planned_bytes())};

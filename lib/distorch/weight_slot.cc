@@ -11,10 +11,6 @@
 namespace distorch {
 namespace {
 
-int MeterIndex(const TransferMeter& meter, const at::Device& device) {
-  return device.is_cpu() ? meter.cpu_index() : static_cast<int>(device.index());
-}
-
 int64_t NanosecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
                                                               start)

@@ -28,6 +28,11 @@ inline size_t DeviceIndex(const at::Device& device, size_t device_count) {
   return device.is_cpu() ? device_count - 1 : static_cast<size_t>(device.index());
 }
 
+// The same in `meter`, where other devices may follow cpu.
+inline int MeterIndex(const TransferMeter& meter, const at::Device& device) {
+  return device.is_cpu() ? meter.cpu_index() : static_cast<int>(device.index());
+}
+
 // One parameter tensor of a slot.
 struct Param {
   // Where it is in the checkpoint; absent for a parameter that the file lacks and that is the

@@ -1,6 +1,7 @@
 #include "lib/distorch/weight_store.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,6 +102,16 @@ WeightSlot* WeightStore::AddBuffer(const std::string& name, const std::vector<in
   return buffers_.back().get();
 }
 
+const ExecutionUnit* WeightStore::BeginUnit(const std::string& name) {
+  ExecutionUnit unit;
+  unit.name = name;
+  unit.first_slot = unit.end_slot = slots_.size();
+  units_.push_back(std::make_unique<ExecutionUnit>(std::move(unit)));
+  return units_.back().get();
+}
+
+void WeightStore::EndUnit() { units_.back()->end_slot = slots_.size(); }
+
 absl::Status WeightStore::status() const {
   if (problems_.empty()) return absl::OkStatus();
   const size_t shown = std::min(problems_.size(), kProblemsShown);
@@ -132,7 +143,22 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
   return bytes;
 }
 
+void WeightStore::PlaceUnits(std::span<const std::optional<at::Device>> devices,
+                             TransferMeter* meter) {
+  TORCH_CHECK(devices.size() == units_.size(), devices.size(), " devices for ", units_.size(),
+              " units");
+  for (size_t i = 0; i < devices.size(); ++i) {
+    units_[i]->device = devices[i];
+    units_[i]->meter = meter;
+  }
+}
+
 absl::Status WeightStore::Share(const WeightStore& base) {
+  if (units_.size() != base.units_.size()) return absl::InternalError("the skeletons differ");
+  for (size_t i = 0; i < units_.size(); ++i) {
+    units_[i]->device = base.units_[i]->device;
+    units_[i]->meter = base.units_[i]->meter;
+  }
   for (const auto& [mine, theirs] :
        {std::pair(&slots_, &base.slots_), std::pair(&buffers_, &base.buffers_)}) {
     if (mine->size() != theirs->size()) return absl::InternalError("the skeletons differ");
@@ -146,14 +172,20 @@ absl::Status WeightStore::Share(const WeightStore& base) {
 }
 
 void WeightStore::StreamTo(Streamer* streamer, const at::Device& compute) {
-  int64_t elsewhere = 0;
-  for (const auto& slot : slots_) {
-    if (slot->filled() && slot->stored_weights().device() != compute)
-      elsewhere += slot->stored_bytes();
+  std::vector<at::Device> runs_on(slots_.size(), compute);
+  for (const auto& unit : units_) {
+    for (size_t i = unit->first_slot; unit->device && i < unit->end_slot; ++i)
+      runs_on[i] = *unit->device;
   }
-  if (elsewhere == 0) return;
+  std::unordered_map<at::Device, int64_t> elsewhere;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const WeightSlot& slot = *slots_[i];
+    if (slot.filled() && slot.stored_weights().device() != runs_on[i])
+      elsewhere[runs_on[i]] += slot.stored_bytes();
+  }
+  if (elsewhere.empty()) return;
   if (stream_ == nullptr) stream_ = streamer->Open();
-  stream_->ComputeOn(compute, elsewhere);
+  for (const auto& [device, bytes] : elsewhere) stream_->ComputeOn(device, bytes);
   for (const auto& slot : slots_) {
     slot->set_stream(stream_.get());
     if (compute.is_cuda()) stream_->Pin(slot->stored_weights());

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,16 @@
 #include "lib/distorch/weight_slot.h"
 
 namespace distorch {
+
+// A part of a model that runs on one device as a whole (lib/nn/unit.h), with the slots from
+// first_slot to before end_slot.
+struct ExecutionUnit {
+  std::string name;  // of the module, as the reference calls it
+  size_t first_slot = 0, end_slot = 0;
+  // Where it runs; nullopt: on the device where the evaluation of the model began.
+  std::optional<at::Device> device;
+  TransferMeter* meter = nullptr;  // of the activations it is given; set with `device`
+};
 
 // How a slot's weights may be missing from the file.
 enum class IfMissing { kError, kIdentity };
@@ -43,6 +55,11 @@ class WeightStore {
   // planner's to place, but lies on the compute device. Acquire yields it as weight().
   WeightSlot* AddBuffer(const std::string& name, const std::vector<int64_t>& shape);
 
+  // The slots declared between the two are one unit. Units do not nest; slots outside units run
+  // where the evaluation began. The unit lives as long as the store.
+  const ExecutionUnit* BeginUnit(const std::string& name);
+  void EndUnit();
+
   // INVALID_ARGUMENT listing the first few tensors that are missing or have an unexpected shape or
   // type.
   absl::Status status() const;
@@ -50,15 +67,20 @@ class WeightStore {
   // The blocks.
   const std::vector<std::unique_ptr<WeightSlot>>& slots() const { return slots_; }
   const std::vector<std::unique_ptr<WeightSlot>>& buffers() const { return buffers_; }
+  const std::vector<std::unique_ptr<ExecutionUnit>>& units() const { return units_; }
   // The slots as the planner takes them, bytes as in the file.
   std::vector<Block> Blocks() const;
   // Bytes of the tensors by device, kDisk included; `devices` in DeviceManager's order.
   BytesByDevice StoredBytes(const std::vector<DeviceId>& devices) const;
+  // Where each unit runs (ExecutionUnit::device), parallel to units(). Call it before use.
+  void PlaceUnits(std::span<const std::optional<at::Device>> devices, TransferMeter* meter);
   // Fills all with the tensors and patches of `base`, the placed store of an equal skeleton,
-  // without a copy (WeightSlot::Share). INTERNAL when it is not.
+  // without a copy (WeightSlot::Share); units run where those of `base` do. INTERNAL when it is
+  // not.
   absl::Status Share(const WeightStore& base);
-  // Lets `streamer`, which outlives the store, bring what is stored elsewhere to `compute`, from
-  // now on. After the slots are filled; again for a further device to compute on.
+  // Lets `streamer`, which outlives the store, bring what is stored elsewhere to where it runs,
+  // from now on: to the units' devices, and to `compute`. Call it when the slots are filled and the
+  // units placed; again for a further device to compute on.
   void StreamTo(Streamer* streamer, const at::Device& compute);
   // Frees every slot's tensors.
   void Clear();
@@ -72,6 +94,7 @@ class WeightStore {
 
   const NamedTensors* tensors_;
   std::vector<std::unique_ptr<WeightSlot>> slots_, buffers_;
+  std::vector<std::unique_ptr<ExecutionUnit>> units_;  // in the order of their slots
   std::vector<std::string> problems_;
   std::unique_ptr<WeightStream> stream_;  // goes before what it brings
 };

@@ -42,7 +42,7 @@ at::Tensor AdapterPatch::Apply(at::Tensor parameter) const {
 void AdapterPatch::Change(at::Tensor weight) const {
   ByPart<at::Tensor> tensors;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors_[i].defined()) tensors[i] = tensors_[i].to(at::kFloat);
+    if (tensors_[i].defined()) tensors[i] = tensors_[i].to(weight.device()).to(at::kFloat);
   }
   at::Tensor change = options_.algorithm->change(tensors, weight).reshape(weight.sizes());
   if (options_.algorithm->replaces) {

@@ -8,6 +8,7 @@
 
 #include "lib/nn/rotary.h"
 #include "lib/nn/unet.h"
+#include "lib/nn/unit.h"
 
 namespace distorch::nn {
 namespace {
@@ -112,9 +113,11 @@ Mlp Embedder(const Scope& scope, int64_t in, int64_t width) {
 }
 
 template <typename Block>
-std::vector<std::unique_ptr<Block>> MakeBlocks(const Scope& scope, int64_t count, int64_t width) {
-  std::vector<std::unique_ptr<Block>> blocks;
-  for (int64_t i = 0; i < count; ++i) blocks.push_back(std::make_unique<Block>(scope / i, width));
+std::vector<std::unique_ptr<Unit<Block>>> MakeBlocks(const Scope& scope, int64_t count,
+                                                     int64_t width) {
+  std::vector<std::unique_ptr<Unit<Block>>> blocks;
+  for (int64_t i = 0; i < count; ++i)
+    blocks.push_back(std::make_unique<Unit<Block>>(scope / i, width));
   return blocks;
 }
 
@@ -127,13 +130,13 @@ class FluxDoubleBlock {
 
   // Both in place. `condition` is the SiLU of the conditioning vector.
   void Forward(at::Tensor& image, at::Tensor& text, const at::Tensor& condition,
-               const RotaryTable& rotary) const {
+               const at::Tensor& cos, const at::Tensor& sin) const {
     const std::vector<at::Tensor> image_mod = image_.Modulations(condition);
     const std::vector<at::Tensor> text_mod = text_.Modulations(condition);
     Qkv joint = text_.Project(text, text_mod);
     const Qkv image_qkv = image_.Project(image, image_mod);
     for (size_t i = 0; i < joint.size(); ++i) joint[i] = at::cat({joint[i], image_qkv[i]}, 1);
-    const at::Tensor attended = Attend(joint, rotary);
+    const at::Tensor attended = Attend(joint, {cos, sin});
     image_.Finish(image, image_mod, attended.slice(1, text.size(1)));
     text_.Finish(text, text_mod, attended.slice(1, 0, text.size(1)));
     ClampHalf(text);
@@ -154,12 +157,13 @@ class FluxSingleBlock {
         modulation_(scope / "modulation" / "lin", width, 3) {}
 
   // In place.
-  void Forward(at::Tensor& x, const at::Tensor& condition, const RotaryTable& rotary) const {
+  void Forward(at::Tensor& x, const at::Tensor& condition, const at::Tensor& cos,
+               const at::Tensor& sin) const {
     const std::vector<at::Tensor> mod = modulation_.Forward(condition);
     const std::vector<at::Tensor> parts =
         linear1_.Forward(Modulate(pre_norm_.Forward(x), mod[kShift], mod[kScale]))
             .split_with_sizes({3 * width_, kMlpRatio * width_}, -1);
-    const at::Tensor attended = Attend(qk_norm_.Split(parts[0]), rotary);
+    const at::Tensor attended = Attend(qk_norm_.Split(parts[0]), {cos, sin});
     const at::Tensor hidden = at::cat({attended, at::gelu(parts[1], "tanh")}, 2);
     x.add_(linear2_.Forward(hidden).mul_(mod[kGate]));
     ClampHalf(x);
@@ -205,11 +209,15 @@ at::Tensor Flux::Forward(const at::Tensor& x, const at::Tensor& timesteps,
   at::Tensor text = text_in_.Forward(context);
   const RotaryTable rotary = MakeRotaryTable(text.size(1), PatchCount(x.size(2)),
                                              PatchCount(x.size(3)), kAxes, x.device());
-  for (const auto& block : double_blocks_) block->Forward(image, text, condition, rotary);
+
+  Pass pass(x);
+  Shared shared_condition(condition), cos(rotary.cos), sin(rotary.sin);
+  for (const auto& block : double_blocks_)
+    block->Forward(pass, image, text, shared_condition, cos, sin);
   ClampHalf(image);
   at::Tensor both = at::cat({text, image}, 1);
-  for (const auto& block : single_blocks_) block->Forward(both, condition, rotary);
-  const at::Tensor out = final_layer_.Forward(both.slice(1, text.size(1)), condition);
+  for (const auto& block : single_blocks_) block->Forward(pass, both, shared_condition, cos, sin);
+  const at::Tensor out = final_layer_.Forward(pass.Home(both.slice(1, text.size(1))), condition);
   return ToMap(out, config_.out_channels, x.size(2), x.size(3));
 }
 

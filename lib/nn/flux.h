@@ -29,6 +29,8 @@ struct FluxConfig {
 
 class FluxDoubleBlock;
 class FluxSingleBlock;
+template <typename Layers>
+class Unit;
 
 class Flux {
  public:
@@ -49,8 +51,8 @@ class Flux {
   Mlp time_in_, vector_in_;
   std::optional<Mlp> guidance_in_;
   Linear text_in_;
-  std::vector<std::unique_ptr<FluxDoubleBlock>> double_blocks_;
-  std::vector<std::unique_ptr<FluxSingleBlock>> single_blocks_;
+  std::vector<std::unique_ptr<Unit<FluxDoubleBlock>>> double_blocks_;
+  std::vector<std::unique_ptr<Unit<FluxSingleBlock>>> single_blocks_;
   FinalLayer final_layer_;
 };
 

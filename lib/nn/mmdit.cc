@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lib/nn/unet.h"
+#include "lib/nn/unit.h"
 
 namespace distorch::nn {
 namespace {
@@ -157,9 +158,9 @@ MmDit::MmDit(const Scope& scope, const MmDitConfig& config)
                        config.pooled_width, config.width, config.width, Mlp::Activation::kSilu),
       context_embedder_(scope / "context_embedder", config.context_width, config.width),
       blocks_([&] {
-        std::vector<std::unique_ptr<JointBlock>> blocks;
+        std::vector<std::unique_ptr<Unit<JointBlock>>> blocks;
         for (size_t i = 0; i < config.dual_attention.size(); ++i) {
-          blocks.push_back(std::make_unique<JointBlock>(
+          blocks.push_back(std::make_unique<Unit<JointBlock>>(
               scope / "joint_blocks" / static_cast<int64_t>(i), config, i));
         }
         return blocks;
@@ -190,7 +191,10 @@ at::Tensor MmDit::Forward(const at::Tensor& x, const at::Tensor& timesteps,
   at::silu_(condition);  // every use of it begins with this
 
   at::Tensor text = context_embedder_.Forward(context);
-  for (const auto& block : blocks_) block->Forward(text, image, condition);
+  Pass pass(x);
+  Shared shared_condition(condition);
+  for (const auto& block : blocks_) block->Forward(pass, text, image, shared_condition);
+  image = pass.Home(std::move(image));
 
   // Tokens hold their patch pixel by pixel, channels last.
   return final_layer_.Forward(image, condition)

@@ -27,6 +27,8 @@ struct MmDitConfig {
 };
 
 class JointBlock;
+template <typename Layers>
+class Unit;
 
 class MmDit {
  public:
@@ -50,7 +52,7 @@ class MmDit {
   Conv2d x_embedder_;
   Mlp time_embedder_, pooled_embedder_;
   Linear context_embedder_;
-  std::vector<std::unique_ptr<JointBlock>> blocks_;
+  std::vector<std::unique_ptr<Unit<JointBlock>>> blocks_;
   FinalLayer final_layer_;
 };
 

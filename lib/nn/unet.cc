@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "lib/nn/unit.h"
+
 namespace distorch::nn {
 namespace {
 
@@ -24,8 +26,10 @@ class ResNetBlock {
       skip_.emplace(scope / "skip_connection", in, out, Conv2d::Options{.kernel = 1, .padding = 0});
   }
 
-  // `embedding`: SiLU of the time embedding, [N, embed].
-  at::Tensor Forward(const at::Tensor& x, const at::Tensor& embedding) const {
+  // `skip` continues x's channels where it is defined; `embedding`: SiLU of the time embedding,
+  // [N, embed].
+  at::Tensor Forward(at::Tensor x, at::Tensor skip, const at::Tensor& embedding) const {
+    if (skip.defined()) x = at::cat({x, std::exchange(skip, {})}, 1);
     at::Tensor h = in_norm_.Forward(x);
     h = in_conv_.Forward(at::silu_(h));
     h.add_(embed_.Forward(embedding).unsqueeze(-1).unsqueeze(-1));
@@ -152,10 +156,26 @@ class SpatialTransformer {
   std::optional<Conv2d> conv_out_;
 };
 
+// Nearest neighbours, then a convolution.
+class Upsample {
+ public:
+  Upsample(const Scope& scope, int64_t channels) : conv_(scope, channels, channels, {}) {}
+
+  // `size` of the result; by default twice x's.
+  at::Tensor Forward(const at::Tensor& x, const at::OptionalIntArrayRef& size) const {
+    const std::vector<int64_t> to =
+        size ? size->vec() : std::vector<int64_t>{2 * x.size(2), 2 * x.size(3)};
+    return conv_.Forward(at::upsample_nearest2d(x, to));
+  }
+
+ private:
+  Conv2d conv_;
+};
+
 }  // namespace
 
 // What one index of input_blocks or output_blocks holds: at most one of each, applied in this
-// order.
+// order. Each is a unit.
 class UNetBlock {
  public:
   static std::unique_ptr<UNetBlock> Create(const Scope& scope, const UNetBlockConfig& block,
@@ -178,8 +198,7 @@ class UNetBlock {
                                    config);
     }
     if (block.upsample) {
-      result->upsample_.emplace(scope / next++ / "conv", block.out_channels, block.out_channels,
-                                Conv2d::Options{});
+      result->upsample_.emplace(scope / next++ / "conv", block.out_channels);
     }
     return result;
   }
@@ -196,26 +215,22 @@ class UNetBlock {
     return result;
   }
 
-  // `upsample_to`: the size an upsampling ends at (the next skip connection's, which an odd size
-  // makes differ from 2×).
-  at::Tensor Forward(at::Tensor x, const at::Tensor& embedding, const at::Tensor& context,
+  // `skip`: what an output block continues, else undefined. `upsample_to`: the size an upsampling
+  // ends at (the next skip connection's, which an odd size makes differ from 2×).
+  at::Tensor Forward(Pass& pass, at::Tensor x, at::Tensor skip, Shared& embedding, Shared& context,
                      at::OptionalIntArrayRef upsample_to) const {
-    if (conv_) x = conv_->Forward(x);
-    if (resnet_) x = resnet_->Forward(x, embedding);
-    if (transformer_) x = transformer_->Forward(x, context);
-    if (upsample_) {
-      const std::vector<int64_t> size =
-          upsample_to ? upsample_to->vec() : std::vector<int64_t>{2 * x.size(2), 2 * x.size(3)};
-      x = upsample_->Forward(at::upsample_nearest2d(x, size));
-    }
+    if (conv_) x = conv_->Forward(pass, std::move(x));
+    if (resnet_) x = resnet_->Forward(pass, std::move(x), std::move(skip), embedding);
+    if (transformer_) x = transformer_->Forward(pass, std::move(x), context);
+    if (upsample_) x = upsample_->Forward(pass, std::move(x), upsample_to);
     return x;
   }
 
  private:
-  std::optional<Conv2d> conv_;
-  std::optional<ResNetBlock> resnet_;
-  std::optional<SpatialTransformer> transformer_;
-  std::optional<Conv2d> upsample_;
+  std::optional<Unit<Conv2d>> conv_;
+  std::optional<Unit<ResNetBlock>> resnet_;
+  std::optional<Unit<SpatialTransformer>> transformer_;
+  std::optional<Unit<Upsample>> upsample_;
 };
 
 namespace {
@@ -282,22 +297,25 @@ at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps,
     embedding.add_(label_embed_2_->Forward(at::silu(label_embed_0_->Forward(vector))));
   at::silu_(embedding);  // every ResNet block starts from it
 
+  Pass pass(x);
+  Shared shared_embedding(std::move(embedding)), shared_context(context);
   at::Tensor h = x;
   std::vector<at::Tensor> skips;
   for (const auto& block : input_blocks_) {
-    h = block->Forward(std::move(h), embedding, context, std::nullopt);
+    h = block->Forward(pass, std::move(h), {}, shared_embedding, shared_context, std::nullopt);
     skips.push_back(h);
   }
   for (const auto& block : middle_)
-    h = block->Forward(std::move(h), embedding, context, std::nullopt);
+    h = block->Forward(pass, std::move(h), {}, shared_embedding, shared_context, std::nullopt);
   for (const auto& block : output_blocks_) {
-    h = at::cat({h, skips.back()}, 1);
+    at::Tensor skip = std::move(skips.back());
     skips.pop_back();
     at::OptionalIntArrayRef upsample_to;
     if (!skips.empty()) upsample_to = skips.back().sizes().slice(2);
-    h = block->Forward(std::move(h), embedding, context, upsample_to);
+    h = block->Forward(pass, std::move(h), std::move(skip), shared_embedding, shared_context,
+                       upsample_to);
   }
-  h = out_norm_.Forward(h);
+  h = out_norm_.Forward(pass.Home(std::move(h)));
   return out_conv_.Forward(at::silu_(h));
 }
 

@@ -99,6 +99,8 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
     return absl::InvalidArgumentError("--staging_mb, --pinned_mb: must be 0 (none) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+  const absl::StatusOr<Execution> execution = ParseExecution(options.execution);
+  if (!execution.ok()) return Within("--execution", execution.status());
   ASSIGN_OR_RETURN(ExtraModelPaths folders, Folders(options));
   DeviceOptions device_options;
   device_options.simulate_devices = options.simulate_devices;
@@ -108,7 +110,7 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(LinkTable links, LinksBetween(options, *devices, observer));
   return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices),
-                                    std::move(links), observer);
+                                    std::move(links), *execution, observer);
 }
 
 std::string TorchVersion() { return TORCH_VERSION; }
@@ -119,7 +121,8 @@ std::string CudaVersion() {
 }
 
 CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-                   std::unique_ptr<DeviceManager> devices, LinkTable links, Observer* observer)
+                   std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
+                   Observer* observer)
     : observer_(observer != nullptr ? observer : &no_observer_),
       checkpoints_("checkpoint", std::move(folders.checkpoints)),
       loras_("lora", std::move(folders.loras)),
@@ -130,7 +133,8 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       meter_(MeteredDevices(*devices_)),
       streamer_(StreamingOf(options, *devices_), TorchDevices(*devices_), links_, &meter_,
                 &ledger_),
-      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, &streamer_, observer_),
+      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, &streamer_, observer_,
+              execution),
       lora_applier_(loras_, *devices_, &ledger_, &registry_, &streamer_),
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
       inference_(devices_->devices(), &registry_, &runner_, &embeddings_, &preview_decoders_,

@@ -29,7 +29,8 @@ namespace distorch {
 class CoreImpl : public DaemonCore {
  public:
   CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-           std::unique_ptr<DeviceManager> devices, LinkTable links, Observer* observer);
+           std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
+           Observer* observer);
   ~CoreImpl() override;
 
   std::vector<DeviceInfo> ListDevices() override;

@@ -32,7 +32,8 @@ struct CoreOptions {
   std::string extra_model_paths;  // ComfyUI's YAML file; empty: none
   std::string simulate_devices;
   std::string compute_dtype = "auto";
-  std::string links;     // --link, as ParseLinks takes it: only for simulated devices
+  std::string links;                  // --link, as ParseLinks takes it: only for simulated devices
+  std::string execution = "compute";  // of loads that ask for none
   int staging_mb = 512;  // for weights fetched ahead, on each device that computes; 0: none are
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
   int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED

@@ -126,6 +126,23 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   return plan;
 }
 
+// Decides where the units run, by where their blocks will lie.
+void PlaceUnits(Execution execution, const DeviceManager& devices, const DeviceId& compute,
+                std::span<const DeviceId> device_of, ComponentLoadPlan* plan) {
+  if (execution == Execution::kCompute) return;
+  std::vector<UnitSpan> units;
+  for (const auto& unit : plan->component->store().units())
+    units.push_back({unit->first_slot, unit->end_slot});
+  std::vector<int64_t> bytes;
+  for (const SlotTarget& target : plan->targets) bytes.push_back(TargetBytes(target));
+  for (const DeviceId& device : HoldersOf(units, bytes, device_of, compute)) {
+    ++plan->placement.units[device.ToString()];
+    const bool elsewhere = device != compute;
+    plan->unit_devices.push_back(elsewhere ? std::optional(devices.TorchDevice(device))
+                                           : std::nullopt);
+  }
+}
+
 LoaderFields NodeFields(const AllocationFields& fields) {
   const std::string& prefix = fields.field_prefix;
   return {{prefix + "_compute_device", fields.compute_device},
@@ -138,7 +155,7 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
                                             std::unique_ptr<nn::Component> component,
                                             const AllocationFields& fields, bool reference_rounding,
                                             std::optional<DType> weight_dtype,
-                                            const DeviceManager& devices) {
+                                            const DeviceManager& devices, Execution execution) {
   const std::vector<DeviceMemory> memory = WithDisk(devices.Memory());
   ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
   PlannerOptions options;
@@ -149,6 +166,7 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
   for (int index : plan.assignment) device_of.push_back(plan.devices[static_cast<size_t>(index)]);
   ComponentLoadPlan result = LayOut(kind, std::move(component), allocation.compute_device,
                                     device_of, weight_dtype, devices);
+  PlaceUnits(execution, devices, allocation.compute_device, device_of, &result);
   result.placement.allocation = FormatAllocation(fields);
   result.fields = NodeFields(fields);
   return result;
@@ -198,7 +216,8 @@ absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const Model
 
 absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
                                       std::shared_ptr<const CheckpointFile> file,
-                                      models::Skeleton skeleton, const DeviceManager& devices) {
+                                      models::Skeleton skeleton, const DeviceManager& devices,
+                                      Execution execution) {
   if (spec.lease_seconds.value_or(0) < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("lease_seconds: ", *spec.lease_seconds,
@@ -206,6 +225,11 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
   }
   ASSIGN_OR_RETURN(const std::optional<DType> weight_dtype,
                    ParseWeightDtype(spec.weight_dtype.value_or("default")));
+  if (spec.execution) {
+    const absl::StatusOr<Execution> parsed = ParseExecution(*spec.execution);
+    if (!parsed.ok()) return Within("execution", parsed.status());
+    execution = *parsed;
+  }
   const std::string default_device = devices.default_device().ToString();
   const bool rounding = spec.reference_rounding.value_or(false);
 
@@ -227,13 +251,16 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
   const AllocationFields unet = UnetFields(spec, default_device), clip = ClipFields(spec);
   plan.high_precision_loras = spec.high_precision_loras.value_or(true);
   const std::string loras = plan.high_precision_loras ? "high_precision_loras" : "";
-  RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding,
-                                weight_dtype, devices),
-                      absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"))));
+  const std::string executed =
+      execution == Execution::kCompute ? "" : absl::StrCat("|", ExecutionName(execution));
+  RETURN_IF_ERROR(
+      add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding, weight_dtype,
+                    devices, execution),
+          absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"), executed)));
   RETURN_IF_ERROR(ParseAllocation(clip, WithDisk(devices.Memory())).status());
   if (skeleton.clip != nullptr) {
     RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding,
-                                  std::nullopt, devices),
+                                  std::nullopt, devices, Execution::kCompute),
                         absl::StrCat(rounding, loras)));
   }
   ASSIGN_OR_RETURN(const DeviceId vae_device,

@@ -3,12 +3,14 @@
 #define LIB_SERVING_LOAD_PLAN_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "lib/checkpoint/checkpoint_file.h"
 #include "lib/device/device_manager.h"
+#include "lib/distorch/execution.h"
 #include "lib/distorch/placement.h"
 #include "lib/models/family.h"
 #include "lib/serving/checkpoint_folders.h"
@@ -23,6 +25,8 @@ struct ComponentLoadPlan {
   std::vector<SlotTarget> targets;           // into its store
   ComponentPlacement placement;              // planned bytes, with blocks
   BytesByDevice need;                        // of memory: what stays on disk needs none
+  // Where the component's units run, parallel to its store's; nullopt: where it computes.
+  std::vector<std::optional<c10::Device>> unit_devices;
   LoaderFields fields;
   // What, beside the checkpoint's content, makes this component what it is: part of its handle.
   std::string identity;
@@ -44,9 +48,11 @@ absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& stat
 // the field.
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
                                                                      const std::string& ckpt_name);
+// `execution` is that of specs without one.
 absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
                                       std::shared_ptr<const CheckpointFile> file,
-                                      models::Skeleton skeleton, const DeviceManager& devices);
+                                      models::Skeleton skeleton, const DeviceManager& devices,
+                                      Execution execution);
 
 }  // namespace distorch
 

@@ -31,6 +31,7 @@ struct LoadSpec {
   std::optional<std::string> weight_dtype;
   std::optional<int64_t> lease_seconds;
   std::optional<bool> reference_rounding;
+  std::optional<std::string> execution;  // absent: the server's
 };
 
 // Fields of the node under their names, as they took effect (defaults filled in).
@@ -53,6 +54,7 @@ struct ComponentPlacement {
   std::vector<DeviceBytes> devices;    // those that hold blocks, in the planner's order
   std::vector<BlockPlacement> blocks;  // only in a plan
   std::string allocation;              // the fields in the reference's one-line form
+  std::map<std::string, int> units;    // by device, how many of the component's units run there
 };
 using Placement = std::vector<ComponentPlacement>;
 

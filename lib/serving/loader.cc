@@ -97,14 +97,16 @@ absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view
 }
 
 Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-               Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer)
+               Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
+               Execution execution)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
       registry_(registry),
       meter_(meter),
       streamer_(streamer),
-      observer_(observer) {}
+      observer_(observer),
+      execution_(execution) {}
 
 BytesByDevice FreeBytes(const DeviceManager& devices) {
   BytesByDevice free;
@@ -137,7 +139,7 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
 
   BytesByDevice need = plan.need();
   const auto makes_room = [&need](const BytesByDevice& freed) {
@@ -170,7 +172,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   timer.Begin("plan");
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
   RETURN_IF_ERROR(cancel->Check());
 
   LoadResult result;
@@ -270,6 +272,8 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
       ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"),
                        component.need, FreeBytes(devices_)));
   RETURN_IF_ERROR(PlaceWeights(*plan.file, component.targets, meter_, cancel, on_bytes));
+  if (!component.unit_devices.empty())
+    loaded->component->store().PlaceUnits(component.unit_devices, meter_);
 
   const BytesByDevice measured = loaded->component->store().StoredBytes(devices_.devices());
   const double error = Measure(measured, &loaded->placement);

@@ -28,8 +28,10 @@ class Loader {
  public:
   using Progress = std::function<void(const LoadProgress&)>;
 
+  // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-         Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer);
+         Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
+         Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
@@ -60,6 +62,7 @@ class Loader {
   TransferMeter* const meter_;
   Streamer* const streamer_;
   Observer* const observer_;
+  const Execution execution_;
 };
 
 // What each device has free now, as the ledger takes it.

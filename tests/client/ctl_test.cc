@@ -283,15 +283,28 @@ TEST_F(CtlTest, LoadSetsOnlyTheGivenFields) {
   expected.set_ckpt_name("a/b.safetensors");
   EXPECT_EQ(load_.DebugString(), expected.DebugString());
 
-  ASSERT_EQ(
-      Run({"load", "b", "--unet_compute_device=cuda:0", "--unet_virtual_vram_gb", "1.5",
-           "--unet_donor_device=cuda:1,cpu", "--clip_compute_device=cpu",
-           "--clip_virtual_vram_gb=0", "--clip_donor_device=cpu", "--vae_device=cuda:1",
-           "--unet_expert_mode_allocations=cuda:0,2gb;cpu,*", "--clip_expert_mode_allocations", "",
-           "--high_precision_loras=false", "--eject_models", "true", "--weight_dtype=fp16",
-           "--lease_seconds=60", "--reference_rounding=true"})
-          .exit_code,
-      0);
+  ASSERT_EQ(Run({"load",
+                 "b",
+                 "--unet_compute_device=cuda:0",
+                 "--unet_virtual_vram_gb",
+                 "1.5",
+                 "--unet_donor_device=cuda:1,cpu",
+                 "--clip_compute_device=cpu",
+                 "--clip_virtual_vram_gb=0",
+                 "--clip_donor_device=cpu",
+                 "--vae_device=cuda:1",
+                 "--unet_expert_mode_allocations=cuda:0,2gb;cpu,*",
+                 "--clip_expert_mode_allocations",
+                 "",
+                 "--high_precision_loras=false",
+                 "--eject_models",
+                 "true",
+                 "--weight_dtype=fp16",
+                 "--lease_seconds=60",
+                 "--reference_rounding=true",
+                 "--execution=holder"})
+                .exit_code,
+            0);
   expected.set_ckpt_name("b");
   expected.set_unet_compute_device("cuda:0");
   expected.set_unet_virtual_vram_gb(1.5);
@@ -307,6 +320,7 @@ TEST_F(CtlTest, LoadSetsOnlyTheGivenFields) {
   expected.set_weight_dtype("fp16");
   expected.set_lease_seconds(60);
   expected.set_reference_rounding(true);
+  expected.set_execution("holder");
   EXPECT_EQ(load_.DebugString(), expected.DebugString());
 }
 
