@@ -109,18 +109,21 @@ void AppendLinks(const std::vector<LinkInfo>& links, std::vector<MetricFamily>* 
   MetricFamily seconds =
       CounterFamily("distorchd_transfer_seconds_total",
                     "Time of these transfers, by whether computation went on meanwhile.");
-  std::map<std::pair<std::string, std::string>, int64_t> totals;
+  MetricFamily speed = GaugeFamily("distorchd_link_bytes_per_second",
+                                   "Speed of a link between devices: measured at start, or as "
+                                   "--link says.");
   for (const LinkInfo& link : links) {
-    totals[{link.from, link.to}] += link.bytes;
-    Add(&seconds,
-        {{"from", link.from}, {"to", link.to}, {"overlapped", link.overlapped ? "true" : "false"}},
-        link.seconds);
-  }
-  for (const auto& [ends, total] : totals) {
-    Add(&bytes, {{"from", ends.first}, {"to", ends.second}}, static_cast<double>(total));
+    const Labels ends = {{"from", link.from}, {"to", link.to}};
+    Add(&bytes, ends, static_cast<double>(link.bytes));
+    Add(&seconds, {{"from", link.from}, {"to", link.to}, {"overlapped", "false"}},
+        link.exposed_seconds);
+    Add(&seconds, {{"from", link.from}, {"to", link.to}, {"overlapped", "true"}},
+        link.overlapped_seconds);
+    if (link.bytes_per_second > 0) Add(&speed, ends, link.bytes_per_second);
   }
   out->push_back(std::move(bytes));
   out->push_back(std::move(seconds));
+  out->push_back(std::move(speed));
 }
 
 }  // namespace

@@ -199,4 +199,13 @@ grpc::ServerUnaryReactor* ModelService::Unload(grpc::CallbackServerContext* cont
   });
 }
 
+grpc::ServerUnaryReactor* ModelService::ListLinks(grpc::CallbackServerContext* context,
+                                                  const v1::ListLinksRequest*,
+                                                  v1::ListLinksResponse* response) {
+  return RunInPool(context, "ListLinks", [this, response] {
+    ToProto(core_->Links(), response);
+    return absl::OkStatus();
+  });
+}
+
 }  // namespace distorch

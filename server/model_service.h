@@ -43,6 +43,9 @@ class ModelService final : public v1::ModelService::CallbackService {
   grpc::ServerUnaryReactor* Unload(grpc::CallbackServerContext* context,
                                    const v1::UnloadRequest* request,
                                    v1::UnloadResponse* response) override;
+  grpc::ServerUnaryReactor* ListLinks(grpc::CallbackServerContext* context,
+                                      const v1::ListLinksRequest* request,
+                                      v1::ListLinksResponse* response) override;
 
  private:
   // Runs `work` (→ absl::Status, filling the response) in the pool as the whole of a unary call.

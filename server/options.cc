@@ -81,9 +81,18 @@ std::vector<Flag> Flags(Options* o) {
        "sets the memory the "
        "planner sees for it",
        &core->simulate_devices},
-      {"link", "A-B=RATE[,LATENCY]",
-       "speed of the link between two simulated devices, such as cuda:0-cpu=12GB/s,20us",
+      {"link", "A-B=RATE[,LATENCY];...",
+       "speed of links between simulated devices, such as cuda:0-cpu=12GB/s,20us (both directions; "
+       "A->B: one); the time is simulated, not spent",
        &core->links},
+      {"staging_mb", "MIB",
+       "memory on each computing device for offloaded weights that are fetched ahead; 0: layers "
+       "wait "
+       "for their weights",
+       Integer{&core->staging_mb, 0, 1 << 20}},
+      {"pinned_mb", "MIB",
+       "host memory of offloaded weights that may be page-locked for faster copies to CUDA devices",
+       Integer{&core->pinned_mb, 0, 1 << 24}},
       {"compute_dtype", "TYPE",
        "what layers compute in; auto: the fastest type without visible loss",
        Choice{&core->compute_dtype, {"auto", "fp32", "bf16", "fp16"}}},

@@ -31,6 +31,7 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& request);
 void ToProto(const std::vector<DeviceInfo>& devices, v1::ListDevicesResponse* out);
 void ToProto(const std::vector<CheckpointInfo>& checkpoints, v1::ListCheckpointsResponse* out);
 void ToProto(const std::vector<ModelInfo>& models, v1::ListModelsResponse* out);
+void ToProto(const std::vector<LinkInfo>& links, v1::ListLinksResponse* out);
 void ToProto(const CheckpointPlan& plan, v1::PlanCheckpointResponse* out);
 void ToProto(const LoadProgress& progress, v1::LoadCheckpointEvent* out);
 void ToProto(const LoadResult& result, v1::LoadCheckpointResponse* out);

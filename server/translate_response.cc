@@ -94,6 +94,20 @@ void ToProto(const std::vector<ModelInfo>& models, v1::ListModelsResponse* out) 
   }
 }
 
+void ToProto(const std::vector<LinkInfo>& links, v1::ListLinksResponse* out) {
+  for (const LinkInfo& in : links) {
+    v1::LinkInfo* link = out->add_links();
+    link->set_from(in.from);
+    link->set_to(in.to);
+    link->set_bytes_per_second(in.bytes_per_second);
+    link->set_latency_seconds(in.latency_seconds);
+    link->set_simulated(in.simulated);
+    link->set_bytes(in.bytes);
+    link->set_exposed_seconds(in.exposed_seconds);
+    link->set_overlapped_seconds(in.overlapped_seconds);
+  }
+}
+
 void ToProto(const CheckpointPlan& plan, v1::PlanCheckpointResponse* out) {
   out->set_family(plan.family);
   Write(plan.placement, out->mutable_placement());

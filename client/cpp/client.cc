@@ -22,6 +22,7 @@ constexpr char kServiceConfig[] = R"json({
       {"service": "distorch.v1.ModelService", "method": "ListCheckpoints"},
       {"service": "distorch.v1.ModelService", "method": "PlanCheckpoint"},
       {"service": "distorch.v1.ModelService", "method": "ListModels"},
+      {"service": "distorch.v1.ModelService", "method": "ListLinks"},
       {"service": "distorch.v1.InferenceService", "method": "EncodeText"},
       {"service": "distorch.v1.InferenceService", "method": "Denoise"},
       {"service": "distorch.v1.InferenceService", "method": "DecodeLatent"},
@@ -171,6 +172,10 @@ absl::StatusOr<v1::SetClipSkipResponse> Client::SetClipSkip(const v1::SetClipSki
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const CallOptions& call) {
   return CallOnce(*models_, &v1::ModelService::Stub::ListModels, {}, call, auth_token_);
+}
+
+absl::StatusOr<v1::ListLinksResponse> Client::ListLinks(const CallOptions& call) {
+  return CallOnce(*models_, &v1::ModelService::Stub::ListLinks, {}, call, auth_token_);
 }
 
 absl::StatusOr<v1::UnloadResponse> Client::Unload(const v1::UnloadRequest& request,

@@ -81,6 +81,7 @@ class Client {
   absl::StatusOr<v1::SetClipSkipResponse> SetClipSkip(const v1::SetClipSkipRequest& request,
                                                       const CallOptions& call = {});
   absl::StatusOr<v1::ListModelsResponse> ListModels(const CallOptions& call = {});
+  absl::StatusOr<v1::ListLinksResponse> ListLinks(const CallOptions& call = {});
   absl::StatusOr<v1::UnloadResponse> Unload(const v1::UnloadRequest& request,
                                             const CallOptions& call = {});
 

@@ -14,6 +14,7 @@ namespace distorch::ctl {
 using Run = std::function<absl::Status(Session&)>;
 
 void AddDevices(CLI::App& app, Run& run);
+void AddLinks(CLI::App& app, Run& run);
 void AddCheckpoints(CLI::App& app, Run& run);
 void AddPlan(CLI::App& app, Run& run);
 void AddLoad(CLI::App& app, Run& run);

@@ -1,5 +1,6 @@
-// devices, checkpoints, models: what there is.
+// devices, links, checkpoints, models: what there is.
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/json.h"
 #include "client/ctl/placement_view.h"
@@ -36,6 +37,33 @@ absl::Status ListDevices(Session& session) {
                   FormatBytes(device.reserved_bytes()), device.description()});
   }
   session.Print(table.Render());
+  return absl::OkStatus();
+}
+
+absl::Status ListLinks(Session& session) {
+  ASSIGN_OR_RETURN(v1::ListLinksResponse response, session.client().ListLinks(session.call()));
+  if (session.json()) {
+    session.PrintJson(ToJson(response));
+    return absl::OkStatus();
+  }
+  Table table({{"FROM"},
+               {"TO"},
+               {"SPEED", Align::kRight},
+               {"LATENCY", Align::kRight},
+               {"CARRIED", Align::kRight},
+               {"EXPOSED", Align::kRight},
+               {"OVERLAPPED", Align::kRight},
+               {"NOTE"}});
+  for (const v1::LinkInfo& link : response.links()) {
+    const bool known = link.bytes_per_second() > 0;
+    table.AddRow({link.from(), link.to(),
+                  known ? absl::StrFormat("%.1f GB/s", link.bytes_per_second() * 1e-9) : "-",
+                  known ? absl::StrFormat("%.0f us", link.latency_seconds() * 1e6) : "-",
+                  FormatBytes(link.bytes()), FormatSeconds(link.exposed_seconds()),
+                  FormatSeconds(link.overlapped_seconds()), link.simulated() ? "simulated" : ""});
+  }
+  session.Print(table.empty() ? "no links: one device, or simulated ones without --link\n"
+                              : table.Render());
   return absl::OkStatus();
 }
 
@@ -87,6 +115,18 @@ void AddDevices(CLI::App& app, Run& run) {
       "Example:\n"
       "  distorchctl devices --json | jq '.devices[].free_bytes'");
   command->callback([&run] { run = ListDevices; });
+}
+
+void AddLinks(CLI::App& app, Run& run) {
+  CLI::App* command = app.add_subcommand(
+      "links", "List the speeds between devices, and the weights that have crossed");
+  command->footer(
+      "SPEED and LATENCY were measured when the daemon started, or are what its --link says.\n"
+      "EXPOSED is the time that computing waited for weights, OVERLAPPED the time of transfers\n"
+      "that it did not notice. 'disk' stands for the checkpoints' files.\n\n"
+      "Example:\n"
+      "  distorchctl links --json | jq '.links[] | select(.exposed_seconds > 1)'");
+  command->callback([&run] { run = ListLinks; });
 }
 
 void AddCheckpoints(CLI::App& app, Run& run) {

@@ -55,6 +55,7 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
 
 void AddCommands(CLI::App& app, Run& run) {
   AddDevices(app, run);
+  AddLinks(app, run);
   AddCheckpoints(app, run);
   AddPlan(app, run);
   AddLoad(app, run);

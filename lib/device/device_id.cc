@@ -43,9 +43,12 @@ std::optional<int> UnitShift(std::string_view unit) {
 
 }  // namespace
 
-std::string DeviceId::ToString() const { return is_cpu() ? type : absl::StrCat(type, ":", index); }
+std::string DeviceId::ToString() const {
+  return is_cpu() || is_disk() ? type : absl::StrCat(type, ":", index);
+}
 
 std::strong_ordering operator<=>(const DeviceId& a, const DeviceId& b) {
+  if (const auto order = a.is_disk() <=> b.is_disk(); order != 0) return order;
   if (const auto order = a.is_cpu() <=> b.is_cpu(); order != 0) return order;
   if (const auto order = a.type <=> b.type; order != 0) return order;
   return a.index <=> b.index;
@@ -67,7 +70,7 @@ absl::StatusOr<DeviceId> ParseDeviceId(std::string_view text) {
   const auto [parsed_to, error] = std::from_chars(index.data(), end, id.index);
   const bool canonical = index == "0" || !index.starts_with('0');
   if (error != std::errc() || parsed_to != end || !canonical || id.index < 0 ||
-      id.index > kMaxDeviceIndex || id.is_cpu()) {
+      id.index > kMaxDeviceIndex || id.is_cpu() || id.is_disk()) {
     return NotADevice(text);
   }
   return id;

@@ -1,4 +1,5 @@
-// Names of devices as users write them: "cpu", "cuda:0".
+// Names of devices as users write them: "cpu", "cuda:0"; and "disk", the checkpoint's own file, for
+// weights that take no memory.
 #ifndef LIB_DEVICE_DEVICE_ID_H_
 #define LIB_DEVICE_DEVICE_ID_H_
 
@@ -17,10 +18,12 @@ struct DeviceId {
   int index = 0;
 
   bool is_cpu() const { return type == "cpu"; }
-  // "cpu" or "cuda:0".
+  bool is_disk() const { return type == "disk"; }
+  // "cpu", "disk" or "cuda:0".
   std::string ToString() const;
 
-  // Accelerators by type and index, "cpu" last: the order in which the planner fills devices.
+  // Accelerators by type and index, then "cpu", then "disk": the order in which the planner fills
+  // devices.
   friend std::strong_ordering operator<=>(const DeviceId& a, const DeviceId& b);
   friend bool operator==(const DeviceId&, const DeviceId&) = default;
   template <typename H>
@@ -29,11 +32,13 @@ struct DeviceId {
   }
 };
 
+inline const DeviceId kDisk{"disk", 0};
+
 inline constexpr int kMaxDeviceIndex = 127;  // LibTorch's limit
 
-// "cpu", "cuda:1", "mps": lower-case letters, and for accelerators an index of 0…kMaxDeviceIndex
-// without leading zeros; a bare accelerator name means index 0. INVALID_ARGUMENT for anything else,
-// "cpu:0" and surrounding spaces included.
+// "cpu", "disk", "cuda:1", "mps": lower-case letters, and for accelerators an index of
+// 0…kMaxDeviceIndex without leading zeros; a bare accelerator name means index 0. INVALID_ARGUMENT
+// for anything else, "cpu:0", "disk:0" and surrounding spaces included.
 absl::StatusOr<DeviceId> ParseDeviceId(std::string_view text);
 
 // What the planner needs to know of a device.

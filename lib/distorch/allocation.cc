@@ -91,6 +91,11 @@ absl::StatusOr<Amount> ParseAmount(std::string_view text) {
 }
 
 absl::Status CheckAmount(const Amount& amount, const DeviceMemory& device) {
+  if (amount.kind == AllocationMode::kFraction && device.device.is_disk()) {
+    return absl::InvalidArgumentError(
+        "a fraction of the device's memory: disk has none; write bytes, a share of the model (30%) "
+        "or *");
+  }
   if (amount.kind == AllocationMode::kFraction && amount.value > 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("fraction ", amount.value,
@@ -212,6 +217,12 @@ std::string_view AllocationModeName(AllocationMode mode) {
   return "unknown";
 }
 
+std::vector<DeviceMemory> WithDisk(std::vector<DeviceMemory> devices) {
+  constexpr int64_t kRoom = int64_t{1} << 52;  // whole numbers that floating point holds
+  devices.push_back({kDisk, kRoom});
+  return devices;
+}
+
 absl::StatusOr<Allocation> ParseAllocation(const AllocationFields& fields,
                                            const std::vector<DeviceMemory>& devices) {
   const auto field = [&](std::string_view name) {
@@ -222,6 +233,10 @@ absl::StatusOr<Allocation> ParseAllocation(const AllocationFields& fields,
   const absl::StatusOr<DeviceMemory> compute =
       ParseKnownDevice(absl::StripAsciiWhitespace(fields.compute_device), devices);
   if (!compute.ok()) return Within(field("compute_device"), compute.status());
+  if (compute->device.is_disk()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field("compute_device"), ": disk cannot compute, only donate"));
+  }
   allocation.compute_device = compute->device;
 
   // Written so that NaN fails.

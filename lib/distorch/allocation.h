@@ -44,11 +44,15 @@ struct Allocation {
   std::vector<AllocationEntry> entries;  // in the order written
 };
 
+// The devices of a process as ParseAllocation and MakePlan take them: those that have memory, and
+// disk, which has room for everything.
+std::vector<DeviceMemory> WithDisk(std::vector<DeviceMemory> devices);
+
 // Checks every field against `devices` (all devices of the process, with their totals).
 // INVALID_ARGUMENT names the field, the offending piece and what is allowed: an unknown device
 // (with the known ones), a malformed, negative, non-finite or overflowing amount, a device named
 // twice, amounts of mixed kinds, two wildcards, shares that are all zero, a fraction above 1, bytes
-// above the device's total, virtual_vram_gb outside 0…128.
+// above the device's total, virtual_vram_gb outside 0…128, a fraction of disk, disk to compute on.
 //
 // Grammar of an expert string, "device,amount;device,amount". Spaces around devices, amounts and
 // units are ignored, and so are the case of a unit and one ';' at the end. An amount of bytes has a

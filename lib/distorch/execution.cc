@@ -29,7 +29,7 @@ absl::StatusOr<Execution> ParseExecution(std::string_view text) {
       absl::StrCat("\"", text, "\" is unknown; allowed: compute, holder, auto"));
 }
 
-bool CanRunUnits(const DeviceId& device) { return !device.is_cpu() && device.type != "disk"; }
+bool CanRunUnits(const DeviceId& device) { return !device.is_cpu() && !device.is_disk(); }
 
 std::vector<int> HoldersOf(std::span<const UnitSpan> units, std::span<const int64_t> bytes,
                            std::span<const int> assignment, std::span<const DeviceId> devices,

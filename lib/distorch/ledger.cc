@@ -55,11 +55,11 @@ BytesByDevice Reservation::bytes() const {
 Ledger::Ledger(std::vector<DeviceMemory> devices) : devices_(std::move(devices)) {}
 
 absl::StatusOr<Reservation> Ledger::Reserve(std::string holder, const BytesByDevice& need,
-                                            const BytesByDevice& free_now) {
+                                            const BytesByDevice& free_now, Kind kind) {
   absl::MutexLock lock(&mutex_);
   RETURN_IF_ERROR(CheckLocked(need, free_now));
   const uint64_t id = next_id_++;
-  entries_.emplace(id, Entry{.holder = std::move(holder), .bytes = need});
+  entries_.emplace(id, Entry{.holder = std::move(holder), .bytes = need, .kind = kind});
   return Reservation(this, id);
 }
 
@@ -97,10 +97,12 @@ BytesByDevice Ledger::Bytes(uint64_t id) const {
 Ledger::DeviceState Ledger::State(const DeviceMemory& device, const BytesByDevice& free_now) const {
   DeviceState state;
   for (const auto& [id, entry] : entries_) {
-    int64_t& kind = entry.committed ? state.use.weights_bytes : state.use.reserved_bytes;
-    kind += BytesOn(entry.bytes, device.device);
+    int64_t& bytes = !entry.committed               ? state.use.reserved_bytes
+                     : entry.kind == Kind::kStaging ? state.use.staging_bytes
+                                                    : state.use.weights_bytes;
+    bytes += BytesOn(entry.bytes, device.device);
   }
-  state.free_bytes = std::max<int64_t>(0, device.total_bytes - state.use.weights_bytes);
+  state.free_bytes = std::max<int64_t>(0, device.total_bytes - state.use.held_bytes());
   if (const auto it = free_now.find(device.device); it != free_now.end()) {
     state.free_bytes = std::min(state.free_bytes, it->second);
   }
@@ -128,8 +130,9 @@ std::string Ledger::Holders(const DeviceMemory& device, const DeviceState& state
   }
   if (rest > 0)
     parts.push_back(absl::StrCat(FormatBytes(rest), " ", holders.size() - kHoldersShown, " more"));
-  const int64_t others = device.total_bytes - state.use.weights_bytes - state.free_bytes;
-  if (others > 0) parts.push_back(absl::StrCat(FormatBytes(others), " not weights of this server"));
+  const int64_t others = device.total_bytes - state.use.held_bytes() - state.free_bytes;
+  if (others > 0)
+    parts.push_back(absl::StrCat(FormatBytes(others), " not weights or staging of this server"));
   return parts.empty() ? "nobody" : absl::StrJoin(parts, ", ");
 }
 

@@ -29,7 +29,7 @@ class Reservation {
   Reservation& operator=(Reservation&& other) noexcept;
   ~Reservation();
 
-  // Turns what is reserved into what is held: `measured` bytes of weights that now really exist.
+  // Turns what is reserved into what is held: `measured` bytes that now really exist.
   void Commit(const BytesByDevice& measured);
   // Gives everything back now.
   void Release();
@@ -45,10 +45,17 @@ class Reservation {
 // Thread-safe.
 class Ledger {
  public:
-  // What one device's bytes are: weights are committed, reserved are promised to loads under way.
+  // What a reservation is for.
+  enum class Kind { kWeights, kStaging };
+
+  // What one device's bytes are: weights and staging are committed, reserved are promised to loads
+  // under way.
   struct DeviceUse {
     int64_t weights_bytes = 0;
     int64_t reserved_bytes = 0;
+    int64_t staging_bytes = 0;
+
+    int64_t held_bytes() const { return weights_bytes + staging_bytes; }
   };
 
   // `devices` with the bytes each may hold.
@@ -63,7 +70,8 @@ class Ledger {
   // holds what, as a table. INVALID_ARGUMENT for an unknown device or a negative need. `holder` is
   // a name for that table.
   absl::StatusOr<Reservation> Reserve(std::string holder, const BytesByDevice& need,
-                                      const BytesByDevice& free_now) ABSL_LOCKS_EXCLUDED(mutex_);
+                                      const BytesByDevice& free_now, Kind kind = Kind::kWeights)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The same check without reserving; OK or the same error.
   absl::Status Check(const BytesByDevice& need, const BytesByDevice& free_now) const
@@ -76,6 +84,7 @@ class Ledger {
   struct Entry {
     std::string holder;
     BytesByDevice bytes;
+    Kind kind = Kind::kWeights;
     bool committed = false;
   };
   // What the ledger knows of one device.

@@ -18,6 +18,7 @@
 #include "lib/base/torch_dtype.h"
 #include "lib/base/torch_status.h"
 #include "lib/checkpoint/dequantize.h"
+#include "lib/distorch/stored_weights.h"
 
 namespace distorch {
 namespace {
@@ -49,11 +50,6 @@ struct Chunk {
     return BytesOf(destination->param->file_dtype, static_cast<uint64_t>(end - begin));
   }
 };
-
-// Simulated devices live in host memory, too.
-bool IsHostMemory(const at::Device& device) {
-  return device.is_cpu() || device.type() == c10::DeviceType::PrivateUse1;
-}
 
 // Host memory in a mapping of its own, which its end gives back to the system at once; with huge
 // pages where the kernel has them, for fewer page faults while it is filled.
@@ -204,7 +200,8 @@ std::vector<Chunk> SplitInFileOrder(const std::vector<std::vector<Destination>>&
   std::vector<Chunk> chunks;
   for (const auto& destinations : slots) {
     for (const Destination& destination : destinations) {
-      if (destination.param->source) AppendChunks(destination, &chunks);
+      if (destination.param->source && !destination.tensor.is_meta())
+        AppendChunks(destination, &chunks);
     }
   }
   std::sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) {
@@ -251,6 +248,32 @@ absl::StatusOr<Destination> MakeDestination(const CheckpointFile& file, const Pa
   return destination;
 }
 
+// A block that stays in the checkpoint's file.
+class FileWeights final : public WeightSource {
+ public:
+  FileWeights(const CheckpointFile& file, std::vector<Destination> destinations)
+      : file_(file), destinations_(std::move(destinations)) {}
+
+  absl::Status Read(std::span<const at::Tensor> into) const override {
+    for (size_t i = 0; i < into.size(); ++i) {
+      Destination destination = destinations_[i];
+      destination.tensor = into[i];
+      if (!destination.param->source) {
+        into[i].copy_(at::eye(into[i].size(0), into[i].size(1)));
+        continue;
+      }
+      std::vector<Chunk> chunks;
+      AppendChunks(destination, &chunks);
+      for (const Chunk& chunk : chunks) RETURN_IF_ERROR(FillChunk(file_, chunk));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const CheckpointFile& file_;
+  const std::vector<Destination> destinations_;  // without memory
+};
+
 }  // namespace
 
 int64_t TargetBytes(const SlotTarget& target) {
@@ -280,11 +303,14 @@ absl::Status PlaceWeights(const CheckpointFile& file, std::span<const SlotTarget
     for (size_t i = 0; i < targets.size(); ++i) {
       std::vector<at::Tensor> tensors;
       std::vector<StorageFormat> formats;
-      for (Destination& destination : slots[i]) {
-        tensors.push_back(std::move(destination.tensor));
+      for (const Destination& destination : slots[i]) {
+        tensors.push_back(destination.tensor);
         formats.push_back(destination.format);
       }
-      targets[i].slot->Fill(std::move(tensors), std::move(formats), meter);
+      std::shared_ptr<const WeightSource> source;
+      if (targets[i].device.is_meta())
+        source = std::make_shared<FileWeights>(file, std::move(slots[i]));
+      targets[i].slot->Fill(std::move(tensors), std::move(formats), meter, std::move(source));
     }
     return absl::OkStatus();
   });

@@ -43,9 +43,10 @@ Quotas VirtualVramQuotas(double model_bytes, const Allocation& allocation,
 Quotas ByteQuotas(double model_bytes, const Allocation& allocation,
                   const std::vector<DeviceMemory>& table) {
   Quotas quotas(table.size());
-  // The table is sorted: cpu, where there is one, is last.
-  size_t wildcard =
-      table.back().device.is_cpu() ? table.size() - 1 : IndexOf(table, allocation.compute_device);
+  const auto cpu = std::find_if(table.begin(), table.end(),
+                                [](const DeviceMemory& known) { return known.device.is_cpu(); });
+  size_t wildcard = cpu != table.end() ? static_cast<size_t>(cpu - table.begin())
+                                       : IndexOf(table, allocation.compute_device);
   double left = model_bytes;
   for (const AllocationEntry& entry : allocation.entries) {
     const size_t device = IndexOf(table, entry.device);
@@ -111,9 +112,9 @@ std::vector<int64_t> WholeQuotas(double model_bytes, const Allocation& allocatio
   std::vector<int64_t> whole(table.size());
   for (size_t i = 0; i < table.size(); ++i) {
     const double total = static_cast<double>(table[i].total_bytes);
-    // The reference uses fractions as written.
+    // The reference uses fractions as written, and knows of no disk.
     if (mode == PlannerMode::kReference && allocation.mode != AllocationMode::kFraction &&
-        total > 0) {
+        total > 0 && !table[i].device.is_disk()) {
       quotas[i] = RoundTo4Decimals(quotas[i] / total) * total;
     }
     // More than the model is no more use than the model.

@@ -33,11 +33,11 @@ struct PlannerOptions {
 
 // Where each block goes.
 struct Plan {
-  std::vector<DeviceId>
-      devices;  // every device of the table, in the planner's order: accelerators by name, cpu last
-  std::vector<int> assignment;   // block -> index into `devices`
-  std::vector<int64_t> bytes;    // per device, the sum of its blocks' bytes
-  std::vector<int> block_count;  // per device
+  std::vector<DeviceId> devices;  // every device of the table, in the planner's order: accelerators
+                                  // by name, cpu, disk
+  std::vector<int> assignment;    // block -> index into `devices`
+  std::vector<int64_t> bytes;     // per device, the sum of its blocks' bytes
+  std::vector<int> block_count;   // per device
 };
 
 // Deterministic; the order of `devices` does not matter. `allocation` must come from

@@ -18,10 +18,10 @@ class StepSimulation {
                  int64_t staging_bytes)
       : units_(units),
         links_(links),
+        queues_({links.begin(), links.end()}),
         ring_(staging_bytes),
         schedule_(CrossingBytes(units), &ring_),
-        fetched_(std::max<size_t>(1, schedule_.size())),
-        link_free_(links.size(), 0) {
+        fetched_(schedule_.size()) {
     result_.exposed_seconds.assign(links.size(), 0);
     result_.overlapped_seconds.assign(links.size(), 0);
   }
@@ -72,10 +72,12 @@ class StepSimulation {
       Fetched& fetched = fetched_[turn % schedule_.size()];
       const int64_t offset = std::exchange(fetched.offset, -1);
       Wait(unit, offset >= 0 ? fetched.ready : Transfer(unit));
-      schedule_.Use(turn);
+      schedule_.SkipTo(turn + 1);
       FetchAhead();
       now_ += unit.compute_seconds;
-      if (offset >= 0) ring_.Release(offset);
+      if (offset < 0) continue;
+      ring_.Release(offset);
+      FetchAhead();
     }
   }
 
@@ -88,40 +90,31 @@ class StepSimulation {
   }
 
   // Starts the unit's copy now; when it is there.
-  double Transfer(const StreamUnit& unit) {
-    const double there = Hop(unit.link, unit.bytes, now_);
-    return unit.second_link < 0 ? there : Hop(unit.second_link, unit.bytes, there);
-  }
-
-  double Hop(int link, int64_t bytes, double earliest) {
-    double& free = link_free_[static_cast<size_t>(link)];
-    free = std::max(free, earliest) + links_[static_cast<size_t>(link)].Seconds(bytes);
-    return free;
-  }
+  double Transfer(const StreamUnit& unit) { return queues_.Send(unit.path(), unit.bytes, now_); }
 
   // Until the unit's bytes are there. A wait never exceeds the unit's own transfer: what precedes
   // it on its links was waited for before.
   void Wait(const StreamUnit& unit, double ready) {
-    double wait = std::max(0.0, ready - now_);
+    const double wait = std::max(0.0, ready - now_);
     now_ += wait;
-    for (const int link : {unit.second_link, unit.link}) {
-      if (link < 0) continue;
-      const auto i = static_cast<size_t>(link);
-      const double seconds = links_[i].Seconds(unit.bytes);
-      const double exposed = std::min(wait, seconds);
-      wait -= exposed;
-      result_.exposed_seconds[i] += exposed;
-      result_.overlapped_seconds[i] += seconds - exposed;
+    const std::array<double, 2> seconds = queues_.Seconds(unit.path(), unit.bytes);
+    const std::array<double, 2> exposed = ExposedSeconds(seconds, wait);
+    const int links[] = {unit.link, unit.second_link};
+    for (size_t i = 0; i < 2; ++i) {
+      if (links[i] < 0) continue;
+      const auto link = static_cast<size_t>(links[i]);
+      result_.exposed_seconds[link] += exposed[i];
+      result_.overlapped_seconds[link] += seconds[i] - exposed[i];
     }
   }
 
   const std::span<const StreamUnit> units_;
   const std::span<const LinkSpeed> links_;
+  LinkQueues queues_;
   StagingRing ring_;
   StreamSchedule schedule_;
   std::vector<const StreamUnit*> crossing_;  // those that cross a link, in their order
   std::vector<Fetched> fetched_;             // parallel to crossing_
-  std::vector<double> link_free_;            // when each link has done what it was given
   double now_ = 0;
   StreamPrediction result_;
 };
@@ -159,8 +152,8 @@ void StagingRing::Release(int64_t offset) {
   }
 }
 
-StreamSchedule::StreamSchedule(std::vector<int64_t> bytes, StagingRing* ring)
-    : bytes_(std::move(bytes)), ring_(ring) {}
+StreamSchedule::StreamSchedule(std::vector<int64_t> bytes, StagingRing* ring, uint64_t first)
+    : bytes_(std::move(bytes)), ring_(ring), turn_(first), next_fetch_(first) {}
 
 std::optional<StreamSchedule::Fetch> StreamSchedule::Next() {
   next_fetch_ = std::max(next_fetch_, turn_);
@@ -168,6 +161,33 @@ std::optional<StreamSchedule::Fetch> StreamSchedule::Next() {
   const std::optional<int64_t> offset = ring_->Allocate(bytes_[next_fetch_ % bytes_.size()]);
   if (!offset) return std::nullopt;
   return Fetch{next_fetch_++, *offset};
+}
+
+LinkQueues::LinkQueues(std::vector<LinkSpeed> links)
+    : links_(std::move(links)), free_(links_.size(), 0) {}
+
+double LinkQueues::Send(const LinkPath& path, int64_t bytes, double earliest) {
+  const std::array<double, 2> seconds = Seconds(path, bytes);
+  const int links[] = {path.first, path.second};
+  for (size_t i = 0; i < 2; ++i) {
+    if (links[i] < 0) continue;
+    double& free = free_[static_cast<size_t>(links[i])];
+    free = std::max(free, earliest) + seconds[i];
+    earliest = free;
+  }
+  return earliest;
+}
+
+std::array<double, 2> LinkQueues::Seconds(const LinkPath& path, int64_t bytes) const {
+  const auto seconds = [&](int link) {
+    return link < 0 ? 0 : links_[static_cast<size_t>(link)].Seconds(bytes);
+  };
+  return {seconds(path.first), seconds(path.second)};
+}
+
+std::array<double, 2> ExposedSeconds(const std::array<double, 2>& seconds, double wait) {
+  const double second = std::min(wait, seconds[1]);
+  return {std::min(wait - second, seconds[0]), second};
 }
 
 StreamPrediction PredictStep(std::span<const StreamUnit> units, std::span<const LinkSpeed> links,

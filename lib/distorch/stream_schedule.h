@@ -4,6 +4,7 @@
 #ifndef LIB_DISTORCH_STREAM_SCHEDULE_H_
 #define LIB_DISTORCH_STREAM_SCHEDULE_H_
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -56,8 +57,9 @@ class StreamSchedule {
     int64_t offset = 0;  // in the ring
   };
 
-  // `bytes` of the uses of one round, at least one; `ring` outlives the schedule and may be shared.
-  StreamSchedule(std::vector<int64_t> bytes, StagingRing* ring);
+  // `bytes` of the uses of one round, at least one; `first` is the turn of the first use to come.
+  // `ring` outlives the schedule and may be shared.
+  StreamSchedule(std::vector<int64_t> bytes, StagingRing* ring, uint64_t first = 0);
 
   // Uses are counted through all rounds: the turn's position in the order is turn % size().
   size_t size() const { return bytes_.size(); }
@@ -66,14 +68,41 @@ class StreamSchedule {
   // The copy to start now, its bytes taken from the ring; nullopt when none is to start before a
   // use ends. The caller releases the offset after the use, or instead of it.
   std::optional<Fetch> Next();
-  // The use `turn` (not before turn()) has begun; those before it will not come.
-  void Use(uint64_t turn) { turn_ = turn + 1; }
+  // The uses before `turn` (not before turn()) are over, or will not come.
+  void SkipTo(uint64_t turn) { turn_ = turn; }
 
  private:
   const std::vector<int64_t> bytes_;
   StagingRing* const ring_;
   uint64_t turn_ = 0, next_fetch_ = 0;
 };
+
+// The way of a transfer: over one link, or over two one after the other (through the host).
+// Positions in a list of links; -1: none, which takes no time.
+struct LinkPath {
+  int first = -1;
+  int second = -1;
+};
+
+// What is under way on each of several links. A link carries one transfer at a time, in the order
+// in which they were sent. Times are seconds on any one clock. Not thread-safe.
+class LinkQueues {
+ public:
+  explicit LinkQueues(std::vector<LinkSpeed> links);
+
+  // When `bytes` that may set out at `earliest` have arrived.
+  double Send(const LinkPath& path, int64_t bytes, double earliest);
+  // What the path's first and second link take for them.
+  std::array<double, 2> Seconds(const LinkPath& path, int64_t bytes) const;
+
+ private:
+  std::vector<LinkSpeed> links_;
+  std::vector<double> free_;  // when each link has done what it was given
+};
+
+// The part of a transfer's seconds over each of its links that computing waited for when it waited
+// `wait` for the whole: the last link's first, and of no link more than it took.
+std::array<double, 2> ExposedSeconds(const std::array<double, 2>& seconds, double wait);
 
 // Something that a step does in its turn: brings `bytes` over a link, or over two one after the
 // other (through the host), then computes. Bytes that cross no link are resident and cost nothing.
@@ -82,6 +111,8 @@ struct StreamUnit {
   int link = -1;         // position in the links; -1: resident
   int second_link = -1;  // after `link`; -1: none
   double compute_seconds = 0;
+
+  LinkPath path() const { return {link, second_link}; }
 };
 
 struct StreamPrediction {

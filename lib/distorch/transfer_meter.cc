@@ -14,18 +14,20 @@ std::vector<DeviceId> FirstDevices(std::vector<DeviceId> devices) {
 }  // namespace
 
 TransferMeter::TransferMeter(std::vector<DeviceId> devices)
-    : devices_(FirstDevices(std::move(devices))) {}
+    : devices_(FirstDevices(std::move(devices))), cpu_index_(IndexOf(DeviceId{})) {}
 
 int TransferMeter::IndexOf(const DeviceId& device) const {
   const auto it = std::find(devices_.begin(), devices_.end(), device);
   return it == devices_.end() ? -1 : static_cast<int>(it - devices_.begin());
 }
 
-void TransferMeter::AddTransfer(int from, int to, int64_t bytes, int64_t nanoseconds) {
+void TransferMeter::AddTransfer(int from, int to, int64_t bytes, int64_t exposed_ns,
+                                int64_t overlapped_ns) {
   if (!Known(from) || !Known(to)) return;
   Counter& link = links_[from][to];
   link.bytes.fetch_add(bytes, std::memory_order_relaxed);
-  link.nanoseconds.fetch_add(nanoseconds, std::memory_order_relaxed);
+  link.exposed_ns.fetch_add(exposed_ns, std::memory_order_relaxed);
+  link.overlapped_ns.fetch_add(overlapped_ns, std::memory_order_relaxed);
 }
 
 void TransferMeter::AddStaging(int device, int64_t delta_bytes) {
@@ -42,11 +44,13 @@ std::vector<TransferMeter::Link> TransferMeter::Links() const {
   std::vector<Link> links;
   for (size_t from = 0; from < devices_.size(); ++from) {
     for (size_t to = 0; to < devices_.size(); ++to) {
-      const int64_t bytes = links_[from][to].bytes.load(std::memory_order_relaxed);
-      const int64_t nanoseconds = links_[from][to].nanoseconds.load(std::memory_order_relaxed);
-      if (bytes == 0 && nanoseconds == 0) continue;
-      links.push_back(
-          {devices_[from], devices_[to], bytes, static_cast<double>(nanoseconds) * 1e-9});
+      const Counter& link = links_[from][to];
+      const int64_t bytes = link.bytes.load(std::memory_order_relaxed);
+      const int64_t exposed_ns = link.exposed_ns.load(std::memory_order_relaxed);
+      const int64_t overlapped_ns = link.overlapped_ns.load(std::memory_order_relaxed);
+      if (bytes == 0 && exposed_ns == 0 && overlapped_ns == 0) continue;
+      links.push_back({devices_[from], devices_[to], bytes, static_cast<double>(exposed_ns) * 1e-9,
+                       static_cast<double>(overlapped_ns) * 1e-9});
     }
   }
   return links;

@@ -23,13 +23,15 @@ class TransferMeter {
   struct Link {
     DeviceId from, to;
     int64_t bytes = 0;
-    double seconds = 0;  // none of it overlapped with compute yet: transfers are synchronous
+    // Of the transfers' time: what computing waited for, and what went on while it computed.
+    double exposed_seconds = 0, overlapped_seconds = 0;
   };
 
   explicit TransferMeter(std::vector<DeviceId> devices);
 
   int IndexOf(const DeviceId& device) const;  // -1 when unknown
-  void AddTransfer(int from, int to, int64_t bytes, int64_t nanoseconds);
+  int cpu_index() const { return cpu_index_; }
+  void AddTransfer(int from, int to, int64_t bytes, int64_t exposed_ns, int64_t overlapped_ns = 0);
   void AddStaging(int device, int64_t delta_bytes);
 
   std::vector<Link> Links() const;  // those used so far, by position
@@ -39,11 +41,12 @@ class TransferMeter {
 
  private:
   struct Counter {
-    std::atomic<int64_t> bytes{0}, nanoseconds{0};
+    std::atomic<int64_t> bytes{0}, exposed_ns{0}, overlapped_ns{0};
   };
   bool Known(int device) const;
 
   const std::vector<DeviceId> devices_;
+  const int cpu_index_;
   std::array<std::array<Counter, kMaxDevices>, kMaxDevices> links_;
   std::array<std::atomic<int64_t>, kMaxDevices> staging_{}, peak_staging_{};
 };

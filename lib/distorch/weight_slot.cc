@@ -6,13 +6,10 @@
 #include <utility>
 
 #include "lib/checkpoint/dequantize.h"
+#include "lib/distorch/streamer.h"
 
 namespace distorch {
 namespace {
-
-int MeterIndex(const TransferMeter& meter, const at::Device& device) {
-  return static_cast<int>(DeviceIndex(device, meter.devices().size()));
-}
 
 int64_t NanosecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
@@ -21,8 +18,8 @@ int64_t NanosecondsSince(std::chrono::steady_clock::time_point start) {
 }
 
 // What is stored as values in `wanted`; the same tensor when that is how they are stored.
-at::Tensor Decode(at::Tensor stored, const StorageFormat& format, const std::vector<int64_t>& shape,
-                  at::ScalarType wanted) {
+at::Tensor Decode(const at::Tensor& stored, const StorageFormat& format,
+                  const std::vector<int64_t>& shape, at::ScalarType wanted) {
   if (IsQuantized(format.dtype)) return Dequantize(format.dtype, stored, shape, wanted);
   if (format.scale != 1)
     return stored.to(wanted, /*non_blocking=*/false, /*copy=*/true).mul_(format.scale);
@@ -38,8 +35,9 @@ int64_t Param::elements() const {
 }
 
 WeightLease::WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device,
-                         int64_t staged_bytes)
-    : weight_(std::move(weight)),
+                         int64_t staged_bytes, StagingHold hold)
+    : hold_(std::move(hold)),
+      weight_(std::move(weight)),
       bias_(std::move(bias)),
       meter_(meter),
       device_(device),
@@ -48,7 +46,8 @@ WeightLease::WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* mete
 }
 
 WeightLease::WeightLease(WeightLease&& other) noexcept
-    : weight_(std::move(other.weight_)),
+    : hold_(std::move(other.hold_)),
+      weight_(std::move(other.weight_)),
       bias_(std::move(other.bias_)),
       meter_(other.meter_),
       device_(other.device_),
@@ -70,23 +69,17 @@ int64_t WeightSlot::file_bytes() const {
   return bytes;
 }
 
-int64_t WeightSlot::stored_bytes() const {
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : stored_) bytes += static_cast<int64_t>(tensor.nbytes());
-  return bytes;
-}
-
 void WeightSlot::Fill(std::vector<at::Tensor> tensors, std::vector<StorageFormat> formats,
-                      TransferMeter* meter) {
+                      TransferMeter* meter, std::shared_ptr<const WeightSource> source) {
   TORCH_CHECK(tensors.size() == params_.size() && formats.size() == params_.size(), name_,
               ": filled with ", tensors.size(), " tensors, not ", params_.size());
-  stored_ = std::move(tensors);
+  stored_ = {std::move(tensors), std::move(source)};
   formats_ = std::move(formats);
   meter_ = meter;
 }
 
 void WeightSlot::Share(const WeightSlot& base) {
-  Fill(base.stored_, base.formats_, base.meter_);
+  Fill(base.stored_.tensors, base.formats_, base.meter_, base.stored_.source);
   patches_ = base.patches_;
 }
 
@@ -104,32 +97,49 @@ at::Tensor WeightSlot::ApplyPatches(const Patches& patches, at::Tensor parameter
   return parameter;
 }
 
-void WeightSlot::Clear() { stored_.clear(); }
+void WeightSlot::Clear() { stored_ = {}; }
+
+StagedWeights WeightSlot::Bring(const at::Device& device) const {
+  if (stream_ != nullptr) return stream_->Bring(stored_, device);
+  const auto start = std::chrono::steady_clock::now();
+  StagedWeights staged{EmptyLike(stored_, device), {}};
+  CopyWeights(stored_, staged.tensors, {});
+  const int from =
+      stored_.on_disk() ? meter_->IndexOf(kDisk) : MeterIndex(*meter_, stored_.device());
+  meter_->AddTransfer(from, MeterIndex(*meter_, device), stored_.bytes(), NanosecondsSince(start));
+  return staged;
+}
+
+at::Tensor WeightSlot::Prepare(size_t i, const at::Tensor& raw, bool shared,
+                               at::ScalarType dtype) const {
+  const bool patched = !patches_[i].list.empty();
+  at::Tensor tensor = Decode(raw, formats_[i], params_[i].shape, patched ? at::kFloat : dtype);
+  if (!patched) return tensor;
+  if (shared && tensor.is_same(raw)) tensor = tensor.clone();
+  return ApplyPatches(patches_[i], std::move(tensor)).to(dtype);
+}
 
 WeightLease WeightSlot::Acquire(const at::Device& device, at::ScalarType dtype) const {
   TORCH_CHECK(filled(), name_, " has no weights yet");
-  const int to = MeterIndex(*meter_, device);
+  const bool resident = stored_.device() == device;
+  StagedWeights staged;
+  if (!resident) staged = Bring(device);
+  const std::vector<at::Tensor>& raw = resident ? stored_.tensors : staged.tensors;
   at::Tensor ready[2];
-  int64_t staged = 0;
-  for (size_t i = 0; i < stored_.size(); ++i) {
-    at::Tensor tensor = stored_[i];
-    if (tensor.device() != device) {
-      const auto start = std::chrono::steady_clock::now();
-      const int from = MeterIndex(*meter_, tensor.device());
-      tensor = tensor.to(device);
-      meter_->AddTransfer(from, to, static_cast<int64_t>(tensor.nbytes()), NanosecondsSince(start));
+  int64_t staged_bytes = 0;
+  bool in_ring = false;
+  for (size_t i = 0; i < raw.size(); ++i) {
+    ready[i] = Prepare(i, raw[i], resident, dtype);
+    if (!ready[i].is_alias_of(raw[i]) || !(resident || staged.hold)) {
+      staged_bytes += static_cast<int64_t>(ready[i].nbytes());
+    } else {
+      in_ring = in_ring || !resident;
     }
-    const bool patched = !patches_[i].list.empty();
-    const at::ScalarType wanted = patched ? at::kFloat : dtype;
-    tensor = Decode(std::move(tensor), formats_[i], params_[i].shape, wanted);
-    if (patched) {
-      if (tensor.is_same(stored_[i])) tensor = tensor.clone();
-      tensor = ApplyPatches(patches_[i], std::move(tensor)).to(dtype);
-    }
-    if (!tensor.is_same(stored_[i])) staged += static_cast<int64_t>(tensor.nbytes());
-    ready[i] = std::move(tensor);
   }
-  return WeightLease(std::move(ready[0]), std::move(ready[1]), meter_, to, staged);
+  // Converted ones need the ring's bytes no longer.
+  if (!in_ring) staged.hold = {};
+  return WeightLease(std::move(ready[0]), std::move(ready[1]), meter_, MeterIndex(*meter_, device),
+                     staged_bytes, std::move(staged.hold));
 }
 
 }  // namespace distorch

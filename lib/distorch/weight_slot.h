@@ -14,15 +14,23 @@
 
 #include "lib/device/device_id.h"
 #include "lib/distorch/named_tensor.h"
+#include "lib/distorch/stored_weights.h"
 #include "lib/distorch/transfer_meter.h"
 #include "lib/distorch/weight_patch.h"
 
 namespace distorch {
 
+class WeightStream;
+
 // Position of LibTorch's `device` in DeviceManager's order: accelerators by LibTorch index, cpu
 // last.
 inline size_t DeviceIndex(const at::Device& device, size_t device_count) {
   return device.is_cpu() ? device_count - 1 : static_cast<size_t>(device.index());
+}
+
+// The same in `meter`, where other devices may follow cpu.
+inline int MeterIndex(const TransferMeter& meter, const at::Device& device) {
+  return device.is_cpu() ? meter.cpu_index() : static_cast<int>(device.index());
 }
 
 // One parameter tensor of a slot.
@@ -52,12 +60,13 @@ struct StorageFormat {
 };
 
 // Weight and bias ready for one layer's forward pass. Copies brought from another device or
-// converted live as long as the lease, and count as staging on the compute device until it is
-// dropped. Move-only.
+// converted live as long as the lease. Those that are not in the streamer's ring count as staging
+// on the compute device until it is dropped. Move-only.
 class WeightLease {
  public:
+  // `hold`: on the ring's bytes that the tensors lie in, if any do.
   WeightLease(at::Tensor weight, at::Tensor bias, TransferMeter* meter, int device,
-              int64_t staged_bytes);
+              int64_t staged_bytes, StagingHold hold = {});
   WeightLease(WeightLease&& other) noexcept;
   WeightLease& operator=(WeightLease&&) = delete;
   ~WeightLease();
@@ -66,6 +75,7 @@ class WeightLease {
   const at::Tensor& bias() const { return bias_; }  // undefined when the layer has none
 
  private:
+  StagingHold hold_;  // goes after the tensors
   at::Tensor weight_, bias_;
   TransferMeter* meter_;
   int device_;
@@ -86,8 +96,9 @@ class WeightSlot {
   }  // weight, then bias where there is one
   int64_t file_bytes() const;
 
-  // The weights on `device` in `dtype`. Resident ones are returned as they are; others are copied
-  // there in their stored type (fewer bytes cross the link) and converted there; patched ones are
+  // The weights on `device` in `dtype`. Resident ones are returned as they are; others are brought
+  // there in their stored type (fewer bytes cross the link) and converted there: by the streamer,
+  // ahead of this call where it knows the order, else now. Patched ones are
   // converted to float32, patched, and only then converted. Quantized ones are dequantized on
   // `device`. Throws c10::Error as LibTorch does, also out-of-memory: call it inside RunTorch. The
   // slot must be filled.
@@ -98,16 +109,21 @@ class WeightSlot {
   }
 
   // PlaceWeights's side. `tensors` and `formats` parallel params(); the tensors lie on one device.
-  // `meter` outlives the slot; its devices are in DeviceManager's order (accelerators by LibTorch
-  // index, cpu last).
+  // `meter` outlives the slot; its devices begin in DeviceManager's order (accelerators by LibTorch
+  // index).
+  // `source`: for weights that stay on disk; their tensors are of the meta device then.
   void Fill(std::vector<at::Tensor> tensors, std::vector<StorageFormat> formats,
-            TransferMeter* meter);
+            TransferMeter* meter, std::shared_ptr<const WeightSource> source = nullptr);
   // Instead of Fill: the stored tensors and the patches of `base`, a filled slot of another
   // component with the same parameters. Nothing is copied; the tensors live as long as either.
   void Share(const WeightSlot& base);
-  bool filled() const { return !stored_.empty(); }
-  const std::vector<at::Tensor>& stored() const { return stored_; }
-  int64_t stored_bytes() const;
+  bool filled() const { return !stored_.tensors.empty(); }
+  const std::vector<at::Tensor>& stored() const { return stored_.tensors; }
+  const StoredWeights& stored_weights() const { return stored_; }
+  int64_t stored_bytes() const { return stored_.bytes(); }
+  // Who brings the weights to where they compute; outlives what it brings. Null: they are copied
+  // when they are asked for.
+  void set_stream(const WeightStream* stream) { stream_ = stream; }
   void Clear();
 
   // The adapters' side, after Share and before use. `param` indexes params(). Patches apply in the
@@ -121,14 +137,19 @@ class WeightSlot {
     std::shared_ptr<const WeightPatch> rounding;
   };
   static at::Tensor ApplyPatches(const Patches& patches, at::Tensor parameter);
+  StagedWeights Bring(const at::Device& device) const;
+  // Parameter `i` in `dtype` from `raw`, its stored form where it is needed; `shared`: others use
+  // `raw` as well.
+  at::Tensor Prepare(size_t i, const at::Tensor& raw, bool shared, at::ScalarType dtype) const;
 
   std::string name_;
   bool has_bias_member_;
   std::vector<Param> params_;
-  std::vector<at::Tensor> stored_;
-  std::vector<StorageFormat> formats_;  // parallel to stored_
+  StoredWeights stored_;
+  std::vector<StorageFormat> formats_;  // parallel to stored_.tensors
   std::vector<Patches> patches_;        // parallel to params_
   TransferMeter* meter_ = nullptr;
+  const WeightStream* stream_ = nullptr;
 };
 
 }  // namespace distorch

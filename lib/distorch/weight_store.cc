@@ -1,6 +1,7 @@
 #include "lib/distorch/weight_store.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -133,8 +134,9 @@ BytesByDevice WeightStore::StoredBytes(const std::vector<DeviceId>& devices) con
   for (const auto* slots : {&slots_, &buffers_}) {
     for (const auto& slot : *slots) {
       for (const at::Tensor& tensor : slot->stored()) {
-        bytes[devices[DeviceIndex(tensor.device(), devices.size())]] +=
-            static_cast<int64_t>(tensor.nbytes());
+        const DeviceId& device =
+            tensor.is_meta() ? kDisk : devices[DeviceIndex(tensor.device(), devices.size())];
+        bytes[device] += static_cast<int64_t>(tensor.nbytes());
       }
     }
   }
@@ -169,7 +171,32 @@ absl::Status WeightStore::Share(const WeightStore& base) {
   return absl::OkStatus();
 }
 
+void WeightStore::StreamTo(Streamer* streamer, const at::Device& compute) {
+  std::vector<at::Device> runs_on(slots_.size(), compute);
+  for (const auto& unit : units_) {
+    for (size_t i = unit->first_slot; unit->device && i < unit->end_slot; ++i)
+      runs_on[i] = *unit->device;
+  }
+  std::unordered_map<at::Device, int64_t> elsewhere;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const WeightSlot& slot = *slots_[i];
+    if (slot.filled() && slot.stored_weights().device() != runs_on[i])
+      elsewhere[runs_on[i]] += slot.stored_bytes();
+  }
+  if (elsewhere.empty()) return;
+  if (stream_ == nullptr) stream_ = streamer->Open();
+  for (const auto& [device, bytes] : elsewhere) stream_->ComputeOn(device, bytes);
+  for (const auto& slot : slots_) {
+    slot->set_stream(stream_.get());
+    if (compute.is_cuda()) stream_->Pin(slot->stored_weights());
+  }
+}
+
 void WeightStore::Clear() {
+  for (const auto* slots : {&slots_, &buffers_}) {
+    for (const auto& slot : *slots) slot->set_stream(nullptr);
+  }
+  stream_.reset();
   for (const auto& slot : slots_) slot->Clear();
   for (const auto& buffer : buffers_) buffer->Clear();
 }

@@ -17,6 +17,7 @@
 #include "lib/distorch/ledger.h"
 #include "lib/distorch/named_tensor.h"
 #include "lib/distorch/planner.h"
+#include "lib/distorch/streamer.h"
 #include "lib/distorch/weight_slot.h"
 
 namespace distorch {
@@ -69,7 +70,7 @@ class WeightStore {
   const std::vector<std::unique_ptr<ExecutionUnit>>& units() const { return units_; }
   // The slots as the planner takes them, bytes as in the file.
   std::vector<Block> Blocks() const;
-  // Bytes of the tensors that exist, by device; `devices` in DeviceManager's order.
+  // Bytes of the tensors by device, kDisk included; `devices` in DeviceManager's order.
   BytesByDevice StoredBytes(const std::vector<DeviceId>& devices) const;
   // Where each unit runs (ExecutionUnit::device), parallel to units(). Call it before use.
   void PlaceUnits(std::span<const std::optional<at::Device>> devices, TransferMeter* meter);
@@ -77,6 +78,10 @@ class WeightStore {
   // without a copy (WeightSlot::Share); units run where those of `base` do. INTERNAL when it is
   // not.
   absl::Status Share(const WeightStore& base);
+  // Lets `streamer`, which outlives the store, bring what is stored elsewhere to where it runs,
+  // from now on: to the units' devices, and to `compute`. Call it when the slots are filled and the
+  // units placed; again for a further device to compute on.
+  void StreamTo(Streamer* streamer, const at::Device& compute);
   // Frees every slot's tensors.
   void Clear();
 
@@ -91,6 +96,7 @@ class WeightStore {
   std::vector<std::unique_ptr<WeightSlot>> slots_, buffers_;
   std::vector<std::unique_ptr<ExecutionUnit>> units_;  // in the order of their slots
   std::vector<std::string> problems_;
+  std::unique_ptr<WeightStream> stream_;  // goes before what it brings
 };
 
 }  // namespace distorch

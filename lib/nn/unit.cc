@@ -15,9 +15,7 @@ at::Tensor Pass::Moved(const at::Tensor& tensor, const c10::Device& device) cons
   const auto start = std::chrono::steady_clock::now();
   at::Tensor moved = tensor.to(device);
   const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - start;
-  const size_t devices = meter_->devices().size();
-  meter_->AddTransfer(static_cast<int>(DeviceIndex(tensor.device(), devices)),
-                      static_cast<int>(DeviceIndex(device, devices)),
+  meter_->AddTransfer(MeterIndex(*meter_, tensor.device()), MeterIndex(*meter_, device),
                       static_cast<int64_t>(moved.nbytes()), taken.count());
   return moved;
 }

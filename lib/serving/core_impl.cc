@@ -14,6 +14,7 @@
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
+#include "lib/device/measure_links.h"
 
 namespace distorch {
 namespace {
@@ -47,12 +48,55 @@ absl::StatusOr<ExtraModelPaths> Folders(const CoreOptions& options) {
   return folders;
 }
 
+// What --link says, or what real devices show. Devices whose links cannot be measured still serve.
+absl::StatusOr<LinkTable> LinksBetween(const CoreOptions& options, const DeviceManager& devices,
+                                       Observer* observer) {
+  if (!options.links.empty()) {
+    if (!devices.simulated()) {
+      return absl::InvalidArgumentError(
+          "--link: is for --simulate_devices; the links of real devices are measured");
+    }
+    auto links = ParseLinks(options.links, devices.devices());
+    if (!links.ok()) return Within("--link", links.status());
+    return links;
+  }
+  auto links = MeasureLinks(devices);
+  if (links.ok()) return links;
+  if (observer != nullptr) {
+    observer->Warning(absl::StrCat("the links between devices could not be measured: ",
+                                   links.status().message()));
+  }
+  return LinkTable();
+}
+
+std::vector<DeviceId> MeteredDevices(const DeviceManager& devices) {
+  std::vector<DeviceId> ids = devices.devices();
+  ids.push_back(kDisk);
+  return ids;
+}
+
+std::vector<c10::Device> TorchDevices(const DeviceManager& devices) {
+  std::vector<c10::Device> result;
+  for (const DeviceId& device : devices.devices()) result.push_back(devices.TorchDevice(device));
+  return result;
+}
+
+StreamerOptions StreamingOf(const CoreOptions& options, const DeviceManager& devices) {
+  constexpr int64_t kMiB = 1 << 20;
+  return {.staging_bytes = options.staging_mb * kMiB,
+          .pinned_bytes = options.pinned_mb * kMiB,
+          .simulated = devices.simulated() && !options.links.empty(),
+          .wall_clock = nullptr};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions& options,
                                                                Observer* observer) {
   if (options.threads < 0)
     return absl::InvalidArgumentError("--threads: must be 0 (all cores) or more");
+  if (options.staging_mb < 0 || options.pinned_mb < 0)
+    return absl::InvalidArgumentError("--staging_mb, --pinned_mb: must be 0 (none) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
   const absl::StatusOr<Execution> execution = ParseExecution(options.execution);
@@ -64,8 +108,9 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
   KeepActivationsInOneHeap();
   if (options.threads > 0) at::set_num_threads(options.threads);
-  return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices), *execution,
-                                    observer);
+  ASSIGN_OR_RETURN(LinkTable links, LinksBetween(options, *devices, observer));
+  return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices),
+                                    std::move(links), *execution, observer);
 }
 
 std::string TorchVersion() { return TORCH_VERSION; }
@@ -76,16 +121,21 @@ std::string CudaVersion() {
 }
 
 CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-                   std::unique_ptr<DeviceManager> devices, Execution execution, Observer* observer)
+                   std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
+                   Observer* observer)
     : observer_(observer != nullptr ? observer : &no_observer_),
       checkpoints_("checkpoint", std::move(folders.checkpoints)),
       loras_("lora", std::move(folders.loras)),
       embeddings_("embedding", std::move(folders.embeddings)),
       devices_(std::move(devices)),
+      links_(std::move(links)),
       ledger_(devices_->Memory()),
-      meter_(devices_->devices()),
-      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, observer_, execution),
-      lora_applier_(loras_, *devices_, &ledger_, &registry_),
+      meter_(MeteredDevices(*devices_)),
+      streamer_(StreamingOf(options, *devices_), TorchDevices(*devices_), links_, &meter_,
+                &ledger_),
+      loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, &streamer_, observer_,
+              execution),
+      lora_applier_(loras_, *devices_, &ledger_, &registry_, &streamer_),
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
       inference_(devices_->devices(), &registry_, &runner_, &embeddings_, &preview_decoders_,
                  observer_),
@@ -200,11 +250,26 @@ void CoreImpl::Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) {
 }
 
 std::vector<LinkInfo> CoreImpl::Links() {
-  std::vector<LinkInfo> links;
-  for (const TransferMeter::Link& link : meter_.Links()) {
-    links.push_back({link.from.ToString(), link.to.ToString(), link.bytes, link.seconds, false});
+  std::map<std::pair<DeviceId, DeviceId>, LinkInfo> links;
+  for (const auto& [ends, speed] : links_.entries()) {
+    LinkInfo& link = links[ends];
+    link.bytes_per_second = speed.bytes_per_second;
+    link.latency_seconds = speed.latency_seconds;
+    link.simulated = devices_->simulated();
   }
-  return links;
+  for (const TransferMeter::Link& used : meter_.Links()) {
+    LinkInfo& link = links[{used.from, used.to}];
+    link.bytes = used.bytes;
+    link.exposed_seconds = used.exposed_seconds;
+    link.overlapped_seconds = used.overlapped_seconds;
+  }
+  std::vector<LinkInfo> result;
+  for (auto& [ends, link] : links) {
+    link.from = ends.first.ToString();
+    link.to = ends.second.ToString();
+    result.push_back(std::move(link));
+  }
+  return result;
 }
 
 void CoreImpl::EndLeases() {

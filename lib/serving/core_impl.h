@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "lib/device/device_manager.h"
+#include "lib/device/links.h"
 #include "lib/distorch/ledger.h"
+#include "lib/distorch/streamer.h"
 #include "lib/distorch/transfer_meter.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/daemon_core.h"
@@ -27,7 +29,8 @@ namespace distorch {
 class CoreImpl : public DaemonCore {
  public:
   CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
-           std::unique_ptr<DeviceManager> devices, Execution execution, Observer* observer);
+           std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
+           Observer* observer);
   ~CoreImpl() override;
 
   std::vector<DeviceInfo> ListDevices() override;
@@ -65,8 +68,10 @@ class CoreImpl : public DaemonCore {
   Observer* const observer_;
   const ModelFolders checkpoints_, loras_, embeddings_;
   const std::unique_ptr<DeviceManager> devices_;
+  const LinkTable links_;
   Ledger ledger_;
   TransferMeter meter_;
+  Streamer streamer_;  // outlives what is loaded
   Registry registry_;
   Loader loader_;
   LoraApplier lora_applier_;

@@ -32,10 +32,12 @@ struct CoreOptions {
   std::string extra_model_paths;  // ComfyUI's YAML file; empty: none
   std::string simulate_devices;
   std::string compute_dtype = "auto";
-  std::string links;                  // --link
+  std::string links;                  // --link, as ParseLinks takes it: only for simulated devices
   std::string execution = "compute";  // of loads that ask for none
-  int queue_limit = 64;               // jobs waiting per device; more is RESOURCE_EXHAUSTED
-  int threads = 0;  // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
+  int staging_mb = 512;  // for weights fetched ahead, on each device that computes; 0: none are
+  int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
+  int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED
+  int threads = 0;       // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
 };
 
 template <typename T>

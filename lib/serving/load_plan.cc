@@ -106,10 +106,12 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   plan.placement.compute_device = compute.ToString();
   std::map<DeviceId, DeviceBytes> by_device;
   const auto place = [&](WeightSlot* slot, const DeviceId& device) {
-    const SlotTarget target{slot, devices.TorchDevice(device), storage.DtypesFor(*slot, device)};
+    const SlotTarget target{
+        slot, device.is_disk() ? c10::Device(c10::kMeta) : devices.TorchDevice(device),
+        storage.DtypesFor(*slot, device)};
     const int64_t bytes = TargetBytes(target);
     plan.targets.push_back(target);
-    plan.need[device] += bytes;
+    if (!device.is_disk()) plan.need[device] += bytes;
     plan.placement.blocks.push_back({slot->name(), device.ToString(), bytes});
     DeviceBytes& total = by_device[device];
     total.device = device.ToString();
@@ -154,7 +156,7 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
                                             const AllocationFields& fields, bool reference_rounding,
                                             std::optional<DType> weight_dtype,
                                             const DeviceManager& devices, Execution execution) {
-  const std::vector<DeviceMemory> memory = devices.Memory();
+  const std::vector<DeviceMemory> memory = WithDisk(devices.Memory());
   ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
   PlannerOptions options;
   options.mode = reference_rounding ? PlannerMode::kReference : PlannerMode::kExact;
@@ -255,7 +257,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
       add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding, weight_dtype,
                     devices, execution),
           absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"), executed)));
-  RETURN_IF_ERROR(ParseAllocation(clip, devices.Memory()).status());
+  RETURN_IF_ERROR(ParseAllocation(clip, WithDisk(devices.Memory())).status());
   if (skeleton.clip != nullptr) {
     RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding,
                                   std::nullopt, devices, Execution::kCompute),

@@ -24,7 +24,7 @@ struct ComponentLoadPlan {
   std::unique_ptr<nn::Component> component;  // a skeleton; set_compute is done
   std::vector<SlotTarget> targets;           // into its store
   ComponentPlacement placement;              // planned bytes, with blocks
-  BytesByDevice need;
+  BytesByDevice need;                        // of memory: what stays on disk needs none
   // Where the component's units run, parallel to its store's; nullopt: where it computes.
   std::vector<std::optional<c10::Device>> unit_devices;
   LoaderFields fields;

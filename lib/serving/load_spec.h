@@ -130,11 +130,16 @@ struct UnloadReceipt {
   int handles_closed = 0;
 };
 
+// A direction between two devices.
 struct LinkInfo {
   std::string from, to;
+  // Measured at start, or as --link says; 0 where neither is the case.
+  double bytes_per_second = 0, latency_seconds = 0;
+  bool simulated = false;
+  // Weights brought over it so far, and of the time that took, what computing waited for and what
+  // went on while it computed.
   int64_t bytes = 0;
-  double seconds = 0;
-  bool overlapped = false;
+  double exposed_seconds = 0, overlapped_seconds = 0;
 };
 
 }  // namespace distorch

@@ -27,9 +27,12 @@ absl::StatusOr<models::Skeleton> Detect(const std::string& ckpt_name, const Chec
   return skeleton;
 }
 
+// What is read to load it.
 int64_t FileBytes(const ComponentLoadPlan& component) {
   int64_t bytes = 0;
-  for (const SlotTarget& target : component.targets) bytes += target.slot->file_bytes();
+  for (const SlotTarget& target : component.targets) {
+    if (!target.device.is_meta()) bytes += target.slot->file_bytes();
+  }
   return bytes;
 }
 
@@ -94,12 +97,14 @@ absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view
 }
 
 Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-               Registry* registry, TransferMeter* meter, Observer* observer, Execution execution)
+               Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
+               Execution execution)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
       registry_(registry),
       meter_(meter),
+      streamer_(streamer),
       observer_(observer),
       execution_(execution) {}
 
@@ -137,12 +142,14 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
                    MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
 
   BytesByDevice need = plan.need();
-  if (spec.eject_models.value_or(true)) {
-    for (const auto& [device, bytes] : registry_->IdleBytes({})) {
+  const auto makes_room = [&need](const BytesByDevice& freed) {
+    for (const auto& [device, bytes] : freed) {
       if (auto found = need.find(device); found != need.end())
         found->second = std::max<int64_t>(0, found->second - bytes);
     }
-  }
+  };
+  makes_room(streamer_->RingBytes());
+  if (spec.eject_models.value_or(true)) makes_room(registry_->IdleBytes({}));
   const absl::Status fits = ledger_->Check(need, FreeBytes(devices_));
   CheckpointPlan result;
   result.family = plan.family;
@@ -197,6 +204,12 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   return result;
 }
 
+absl::Status Loader::MakeRoom(const BytesByDevice& need) {
+  if (ledger_->Check(need, FreeBytes(devices_)).ok()) return absl::OkStatus();
+  streamer_->DropRings();
+  return ledger_->Check(need, FreeBytes(devices_));
+}
+
 absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
                                  const CancelTokenPtr& cancel, const Progress& progress,
                                  PhaseTimer& timer) {
@@ -210,8 +223,8 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
     total += FileBytes(plan.components[i]);
     for (const auto& [device, bytes] : plan.components[i].need) need[device] += bytes;
   }
-  RETURN_IF_ERROR(
-      ledger_->Check(need, FreeBytes(devices_)));  // all or nothing, before the first byte moves
+  const absl::Cleanup fit_rings = [this] { streamer_->FitRings(FreeBytes(devices_)); };
+  RETURN_IF_ERROR(MakeRoom(need));
 
   for (size_t i : missing)
     registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family,
@@ -274,7 +287,10 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
     return absl::InternalError(
         absl::StrCat(loaded->placement.component, " is not placed as planned", table));
   }
-  loaded->reservation.Commit(measured);
+  BytesByDevice held = measured;
+  held.erase(kDisk);
+  loaded->reservation.Commit(held);
+  loaded->component->store().StreamTo(streamer_, loaded->component->compute().device);
   return loaded;
 }
 

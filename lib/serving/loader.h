@@ -12,6 +12,7 @@
 #include "lib/base/cancellation.h"
 #include "lib/device/device_manager.h"
 #include "lib/distorch/ledger.h"
+#include "lib/distorch/streamer.h"
 #include "lib/distorch/transfer_meter.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/load_plan.h"
@@ -29,7 +30,8 @@ class Loader {
 
   // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-         Registry* registry, TransferMeter* meter, Observer* observer, Execution execution);
+         Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
+         Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
@@ -44,6 +46,8 @@ class Loader {
  private:
   class PhaseTimer;
 
+  // Whether all of `need` fits now, before the first byte moves; staging makes room for it.
+  absl::Status MakeRoom(const BytesByDevice& need);
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
                            const CancelTokenPtr& cancel, const Progress& progress,
                            PhaseTimer& timer);
@@ -56,6 +60,7 @@ class Loader {
   Ledger* const ledger_;
   Registry* const registry_;
   TransferMeter* const meter_;
+  Streamer* const streamer_;
   Observer* const observer_;
   const Execution execution_;
 };

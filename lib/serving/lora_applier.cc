@@ -67,8 +67,12 @@ struct LoraApplier::Derived {
 };
 
 LoraApplier::LoraApplier(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-                         Registry* registry)
-    : folders_(folders), devices_(devices), ledger_(ledger), registry_(registry) {}
+                         Registry* registry, Streamer* streamer)
+    : folders_(folders),
+      devices_(devices),
+      ledger_(ledger),
+      registry_(registry),
+      streamer_(streamer) {}
 
 absl::StatusOr<LoraApplier::Adapter> LoraApplier::Open(const std::string& lora_name) const {
   if (folders_.roots().empty())
@@ -116,6 +120,7 @@ absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter
   loaded.file = base.file;
   loaded.base = derived.source.component();
   loaded.component = std::move(component);
+  loaded.component->store().StreamTo(streamer_, loaded.component->compute().device);
   loaded.placement.component = base.placement.component;
   loaded.placement.compute_device = base.placement.compute_device;
   loaded.placement.allocation = base.placement.allocation;

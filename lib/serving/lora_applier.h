@@ -9,6 +9,7 @@
 #include "lib/base/cancellation.h"
 #include "lib/device/device_manager.h"
 #include "lib/distorch/ledger.h"
+#include "lib/distorch/streamer.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/load_spec.h"
 #include "lib/serving/registry.h"
@@ -19,7 +20,7 @@ namespace distorch {
 class LoraApplier {
  public:
   LoraApplier(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-              Registry* registry);
+              Registry* registry, Streamer* streamer);
 
   // The new handles name the old ones' content, the adapter's and its strength, so that equal
   // stacks have equal handles on every replica. After an error nothing of it stays allocated.
@@ -38,6 +39,7 @@ class LoraApplier {
   const DeviceManager& devices_;
   Ledger* const ledger_;
   Registry* const registry_;
+  Streamer* const streamer_;
 };
 
 }  // namespace distorch

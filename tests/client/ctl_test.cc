@@ -236,6 +236,27 @@ TEST_F(CtlTest, DevicesShowUsedMemory) {
   EXPECT_EQ(RunJson({"devices"})["devices"][0]["free_bytes"], int64_t{6} << 30);
 }
 
+TEST_F(CtlTest, LinksShowSpeedsAndWhatWasCarried) {
+  server_.models.onListLinks = [](auto*, const auto&, auto* response) {
+    v1::LinkInfo& link = *response->add_links();
+    link.set_from("cpu");
+    link.set_to("cuda:0");
+    link.set_bytes_per_second(12e9);
+    link.set_latency_seconds(20e-6);
+    link.set_simulated(true);
+    link.set_bytes(3 << 20);
+    link.set_exposed_seconds(0.25);
+    link.set_overlapped_seconds(2.5);
+    response->add_links()->set_from("disk");
+    return grpc::Status::OK;
+  };
+  const std::string table = Run({"links"}).out;
+  EXPECT_THAT(table, HasSubstr("cpu   cuda:0  12.0 GB/s    20 us  3.00 MiB   250 ms      2.50 s  "
+                               "simulated"));
+  EXPECT_THAT(table, HasSubstr("disk                  -        -"));
+  EXPECT_EQ(RunJson({"links"})["links"][0]["overlapped_seconds"], 2.5);
+}
+
 TEST_F(CtlTest, CheckpointsShowWhyAFileIsUnusable) {
   server_.models.onListCheckpoints = [](auto*, const auto&, auto* response) {
     v1::CheckpointInfo& checkpoint = *response->add_checkpoints();

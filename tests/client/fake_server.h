@@ -41,6 +41,7 @@ using StreamHook =
 class FakeModels final : public v1::ModelService::Service {
  public:
   DISTORCH_FAKE_UNARY(ListDevices)
+  DISTORCH_FAKE_UNARY(ListLinks)
   DISTORCH_FAKE_UNARY(ListCheckpoints)
   DISTORCH_FAKE_UNARY(LoadCheckpoint)
   DISTORCH_FAKE_STREAM(LoadCheckpointStream, LoadCheckpointRequest, LoadCheckpointEvent)

@@ -71,7 +71,7 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
        .devices = {{"cpu", 6, 6, 1}},
        .unshared_bytes = {{"cpu", 1}}},
       {.handle = "m2", .kind = "model", .ckpt_name = "a.safetensors", .state = "LOADING"}};
-  core.links = {{"cpu", "cuda:0", 11, 0.5, true}, {"cpu", "cuda:0", 4, 0.25, false}};
+  core.links = {{"cpu", "cuda:0", 12e9, 20e-6, true, 15, 0.25, 0.5}, {.from = "disk", .to = "cpu"}};
   const std::string text = Scrape();
   for (const char* line : {
            "distorchd_device_memory_bytes{device=\"cuda:0\",uuid=\"GPU-1\",kind=\"total\"} 100\n",
@@ -96,6 +96,8 @@ TEST_F(MetricsTest, GaugesAreTheCoresAtTheTimeOfTheScrape) {
            "distorchd_transfer_seconds_total{from=\"cpu\",to=\"cuda:0\",overlapped=\"true\"} 0.5\n",
            "distorchd_transfer_seconds_total{from=\"cpu\",to=\"cuda:0\",overlapped=\"false\"} "
            "0.25\n",
+           "distorchd_transfer_bytes_total{from=\"disk\",to=\"cpu\"} 0\n",
+           "distorchd_link_bytes_per_second{from=\"cpu\",to=\"cuda:0\"} 12000000000\n",
        }) {
     EXPECT_THAT(text, HasSubstr(line));
   }

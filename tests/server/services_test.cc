@@ -59,7 +59,9 @@ TEST_F(ServicesTest, ListsWhatTheCoreHas) {
   core.checkpoints = {{"a.safetensors", 10, "safetensors", "sd1", ""}};
   core.models = {{"model-1", "model", "a.safetensors", "sd1", "READY", 2, {{"cuda:0", 5, 5, 1}}}};
 
-  grpc::ClientContext c1, c2, c3;
+  core.links = {{"cpu", "cuda:0", 12e9, 20e-6, true, 15, 0.25, 0.5}};
+
+  grpc::ClientContext c1, c2, c3, c4;
   v1::ListDevicesResponse devices;
   ASSERT_TRUE(models->ListDevices(&c1, {}, &devices).ok());
   ASSERT_EQ(devices.devices_size(), 1);
@@ -76,6 +78,13 @@ TEST_F(ServicesTest, ListsWhatTheCoreHas) {
   ASSERT_TRUE(models->ListModels(&c3, {}, &listed).ok());
   EXPECT_EQ(listed.models(0).in_use(), 2);
   EXPECT_EQ(listed.models(0).devices(0).device(), "cuda:0");
+
+  v1::ListLinksResponse links;
+  ASSERT_TRUE(models->ListLinks(&c4, {}, &links).ok());
+  ASSERT_EQ(links.links_size(), 1);
+  EXPECT_EQ(links.links(0).ShortDebugString(),
+            "from: \"cpu\" to: \"cuda:0\" bytes_per_second: 12000000000 latency_seconds: 2e-05 "
+            "simulated: true bytes: 15 exposed_seconds: 0.25 overlapped_seconds: 0.5");
 }
 
 TEST_F(ServicesTest, PlanGoesThroughTheCore) {

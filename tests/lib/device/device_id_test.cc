@@ -18,13 +18,10 @@ TEST(DeviceIdTest, ParsesNamesAndPrintsThemBack) {
     std::string text, type, printed;
     int index;
   } kCases[] = {
-      {"cpu", "cpu", "cpu", 0},
-      {"cuda:0", "cuda", "cuda:0", 0},
-      {"cuda", "cuda", "cuda:0", 0},
-      {"cuda:12", "cuda", "cuda:12", 12},
-      {"mps", "mps", "mps:0", 0},
-      {"xpu:3", "xpu", "xpu:3", 3},
-      {"cuda:127", "cuda", "cuda:127", 127},
+      {"cpu", "cpu", "cpu", 0},           {"disk", "disk", "disk", 0},
+      {"cuda:0", "cuda", "cuda:0", 0},    {"cuda", "cuda", "cuda:0", 0},
+      {"cuda:12", "cuda", "cuda:12", 12}, {"mps", "mps", "mps:0", 0},
+      {"xpu:3", "xpu", "xpu:3", 3},       {"cuda:127", "cuda", "cuda:127", 127},
   };
   for (const auto& c : kCases) {
     const auto id = ParseDeviceId(c.text);
@@ -56,6 +53,7 @@ TEST(DeviceIdTest, RefusesEverythingElse) {
                                  "CUDA:0",
                                  "cpu:0",
                                  "cpu:1",
+                                 "disk:0",
                                  "cuda0",
                                  "0",
                                  "c\xc3\xbc",

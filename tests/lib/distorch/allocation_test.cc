@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "lib/distorch/planner.h"
 
 namespace distorch {
 namespace {
@@ -38,6 +39,33 @@ void ExpectEntries(const Allocation& allocation, const std::vector<Piece>& expec
     EXPECT_DOUBLE_EQ(allocation.entries[i].amount, expected[i].amount) << text;
     EXPECT_EQ(allocation.entries[i].wildcard, expected[i].wildcard) << text;
   }
+}
+
+TEST(ParseAllocationTest, DiskDonatesWhateverIsAskedButCannotCompute) {
+  const std::vector<DeviceMemory> devices = WithDisk(Devices());
+  const auto shares = ParseAllocation(Expert("cuda:0,70%;disk,30%"), devices);
+  ASSERT_TRUE(shares.ok()) << shares.status();
+  ExpectEntries(*shares, {{kCuda0, 70}, {kDisk, 30}}, "shares");
+  EXPECT_TRUE(ParseAllocation(Expert("disk,9000gb;cuda:0,*"), devices).ok());
+  EXPECT_TRUE(ParseAllocation(Expert("cuda:0,1gb;disk,*"), devices).ok());
+  EXPECT_TRUE(
+      ParseAllocation({.compute_device = "cuda:0", .donor_device = "cpu,disk"}, devices).ok());
+  EXPECT_THAT(std::string(ParseAllocation(Expert("disk,0.5"), devices).status().message()),
+              HasSubstr("disk has none"));
+  EXPECT_THAT(std::string(ParseAllocation({.compute_device = "disk"}, devices).status().message()),
+              HasSubstr("unet_compute_device: disk cannot compute"));
+
+  const std::vector<Block> blocks(10, {"block", kGiB, true});
+  for (const PlannerMode mode : {PlannerMode::kExact, PlannerMode::kReference}) {
+    const Plan plan = MakePlan(blocks, *shares, devices, {.mode = mode});
+    EXPECT_EQ(plan.devices.back(), kDisk);
+    EXPECT_EQ(plan.bytes.back(), 3 * kGiB);
+  }
+  const auto rest = ParseAllocation(Expert("cuda:0,2gb;disk,3gb"), devices);
+  ASSERT_TRUE(rest.ok());
+  const Plan plan = MakePlan(blocks, *rest, devices, {});
+  EXPECT_EQ(plan.bytes, (std::vector<int64_t>{2 * kGiB, 0, 0, 5 * kGiB, 3 * kGiB}))
+      << "the rest is the CPU's, not the disk's";
 }
 
 TEST(ParseAllocationTest, ReadsEveryKindOfExpertString) {

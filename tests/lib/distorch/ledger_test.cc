@@ -113,7 +113,8 @@ TEST_F(LedgerTest, RefusalIsATableOfWhoHoldsWhat) {
       "  device         needed         free     reserved  held by\n"
       "  cuda:0       3.00 GiB     3.00 GiB     1.50 GiB  1.50 GiB model6 (loading), 1.25 GiB "
       "model5, "
-      "1.00 GiB model4, 768.00 MiB model3, 768.00 MiB 2 more, 1.25 GiB not weights of this server");
+      "1.00 GiB model4, 768.00 MiB model3, 768.00 MiB 2 more, 1.25 GiB not weights or staging of "
+      "this server");
 }
 
 TEST_F(LedgerTest, RefusalOfAnEmptyDeviceSaysNobody) {

@@ -69,12 +69,12 @@ TEST(StreamScheduleTest, FetchesAheadIntoTheNextRoundAsFarAsTheRingReaches) {
   ASSERT_EQ(schedule.Next()->turn, 0);
   ASSERT_EQ(schedule.Next()->turn, 1);
   EXPECT_FALSE(schedule.Next()) << "a whole round is fetched";
-  schedule.Use(0);
+  schedule.SkipTo(1);
   const auto third = schedule.Next();
   ASSERT_TRUE(third);
   EXPECT_EQ(third->turn, 2) << "the first of the next round";
   EXPECT_EQ(third->offset, 2 * 512);
-  schedule.Use(1);
+  schedule.SkipTo(2);
   EXPECT_FALSE(schedule.Next()) << "the ring is full";
   ring.Release(0);
   EXPECT_EQ(schedule.Next()->turn, 3);
@@ -85,9 +85,9 @@ TEST(StreamScheduleTest, NothingOvertakesWhatTheRingCannotHold) {
   StreamSchedule schedule({512, 4096, 512}, &ring);
   EXPECT_EQ(schedule.Next()->turn, 0);
   EXPECT_FALSE(schedule.Next());
-  schedule.Use(0);
+  schedule.SkipTo(1);
   EXPECT_FALSE(schedule.Next());
-  schedule.Use(1);
+  schedule.SkipTo(2);
   EXPECT_EQ(schedule.Next()->turn, 2);
 }
 

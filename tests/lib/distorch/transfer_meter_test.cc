@@ -17,7 +17,7 @@ TEST(TransferMeterTest, CountsByLinkAndDirection) {
   EXPECT_TRUE(meter.Links().empty());
 
   meter.AddTransfer(2, 0, 100, 1'500'000'000);
-  meter.AddTransfer(2, 0, 11, 500'000'000);
+  meter.AddTransfer(2, 0, 11, 500'000'000, 250'000'000);
   meter.AddTransfer(0, 2, 7, 0);
   const auto links = meter.Links();
   ASSERT_EQ(links.size(), 2u);
@@ -27,7 +27,8 @@ TEST(TransferMeterTest, CountsByLinkAndDirection) {
   EXPECT_EQ(links[1].from, kCpu);
   EXPECT_EQ(links[1].to, kCuda0);
   EXPECT_EQ(links[1].bytes, 111);
-  EXPECT_DOUBLE_EQ(links[1].seconds, 2.0);
+  EXPECT_DOUBLE_EQ(links[1].exposed_seconds, 2.0);
+  EXPECT_DOUBLE_EQ(links[1].overlapped_seconds, 0.25);
 }
 
 TEST(TransferMeterTest, KeepsThePeakOfStaging) {

@@ -152,7 +152,7 @@ TEST_P(AdapterGoldenTest, EqualsTheReferenceOnEveryPlacementAndPlacementsAgreeBi
   for (const bool split : {false, true}) {
     SCOPED_TRACE(split ? "split" : "cpu");
     spec.unet_compute_device = spec.clip_compute_device = split ? "cuda:0" : "cpu";
-    spec.unet_expert_mode_allocations = split ? "cuda:0,40%;cuda:1,30%;cpu,30%" : "";
+    spec.unet_expert_mode_allocations = split ? "cuda:0,40%;cuda:1,20%;cpu,20%;disk,20%" : "";
     spec.clip_expert_mode_allocations = split ? "cuda:0,20%;cuda:1,50%;cpu,30%" : "";
     const auto loaded = client_.Load(spec);
     ASSERT_TRUE(loaded.ok()) << loaded.status();

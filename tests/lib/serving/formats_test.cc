@@ -93,7 +93,7 @@ LoadSpec SpecFor(const std::string& ckpt_name, bool split) {
   LoadSpec spec;
   spec.ckpt_name = ckpt_name;
   spec.unet_compute_device = spec.clip_compute_device = spec.vae_device = split ? "cuda:0" : "cpu";
-  if (split) spec.unet_expert_mode_allocations = "cuda:0,40%;cuda:1,30%;cpu,30%";
+  if (split) spec.unet_expert_mode_allocations = "cuda:0,30%;cuda:1,20%;cpu,20%;disk,30%";
   return spec;
 }
 

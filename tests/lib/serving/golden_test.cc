@@ -44,8 +44,8 @@ struct PlacementCase {
 };
 const PlacementCase kPlacements[] = {
     {"cpu", "cpu", "cpu", "cpu", "", ""},
-    {"three", "cuda:0", "cuda:1", "cuda:1", "cuda:0,40%;cuda:1,30%;cpu,30%",
-     "cuda:0,20%;cuda:1,50%;cpu,30%"},
+    {"everywhere", "cuda:0", "cuda:1", "cuda:1", "cuda:0,30%;cuda:1,25%;cpu,25%;disk,20%",
+     "cuda:0,20%;cuda:1,40%;cpu,20%;disk,20%"},
 };
 
 LoadSpec SpecFor(const std::string& ckpt_name, const PlacementCase& placement) {
