@@ -14,6 +14,7 @@
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/executor.h"
+#include "lib/serving/forecasts.h"
 #include "lib/serving/inference.h"
 #include "lib/serving/loader.h"
 #include "lib/serving/lora_applier.h"
@@ -68,6 +69,8 @@ class CoreImpl : public DaemonCore {
   Ledger ledger_;
   TransferMeter meter_;
   Registry registry_;
+  const LinkTable links_;
+  StepForecasts forecasts_;
   Loader loader_;
   LoraApplier lora_applier_;
   PreviewDecoders preview_decoders_;

@@ -94,13 +94,15 @@ absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view
 }
 
 Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-               Registry* registry, TransferMeter* meter, Observer* observer, Execution execution)
+               Registry* registry, TransferMeter* meter, Observer* observer,
+               StepForecasts* forecasts, Execution execution)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
       registry_(registry),
       meter_(meter),
       observer_(observer),
+      forecasts_(forecasts),
       execution_(execution) {}
 
 BytesByDevice FreeBytes(const DeviceManager& devices) {
@@ -130,11 +132,23 @@ std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
   return checkpoints;
 }
 
+SplitContext Loader::ContextOf(const LoadSpec& spec) const {
+  SplitContext context{.devices = devices_, .forecasts = forecasts_, .execution = execution_};
+  context.free = FreeBytes(devices_);
+  if (spec.eject_models.value_or(true)) {
+    for (const auto& [device, bytes] : registry_->IdleBytes({})) context.free[device] += bytes;
+  }
+  context.find_loaded = [this, ckpt_name = spec.ckpt_name](const std::string& request) {
+    return registry_->FindRequested(ckpt_name, request);
+  };
+  return context;
+}
+
 absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), ContextOf(spec)));
 
   BytesByDevice need = plan.need();
   if (spec.eject_models.value_or(true)) {
@@ -148,8 +162,10 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   result.family = plan.family;
   result.fits = fits.ok();
   result.reason = fits.message();
-  for (ComponentLoadPlan& component : plan.components)
+  for (ComponentLoadPlan& component : plan.components) {
+    result.predicted_step_seconds += component.predicted_step_seconds;
     result.placement.push_back(std::move(component.placement));
+  }
   return result;
 }
 
@@ -165,7 +181,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   timer.Begin("plan");
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), ContextOf(spec)));
   RETURN_IF_ERROR(cancel->Check());
 
   LoadResult result;
@@ -191,6 +207,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
     if (component == nullptr)
       return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
     result.placement.push_back(component->placement);
+    result.predicted_step_seconds += component->predicted_step_seconds;
   }
   timer.Observe(result.family);
   result.phase_seconds = timer.seconds();
@@ -253,6 +270,10 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->placement.blocks.clear();
   loaded->fields = std::move(component.fields);
   loaded->high_precision_loras = plan.high_precision_loras;
+  loaded->request = std::move(component.request);
+  loaded->step = std::move(component.step);
+  loaded->forecasts = forecasts_;
+  loaded->predicted_step_seconds = component.predicted_step_seconds;
   loaded->component = std::move(component.component);
   ASSIGN_OR_RETURN(
       loaded->reservation,

@@ -29,7 +29,8 @@ class Loader {
 
   // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
-         Registry* registry, TransferMeter* meter, Observer* observer, Execution execution);
+         Registry* registry, TransferMeter* meter, Observer* observer, StepForecasts* forecasts,
+         Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
@@ -44,6 +45,7 @@ class Loader {
  private:
   class PhaseTimer;
 
+  SplitContext ContextOf(const LoadSpec& spec) const;
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
                            const CancelTokenPtr& cancel, const Progress& progress,
                            PhaseTimer& timer);
@@ -57,6 +59,7 @@ class Loader {
   Registry* const registry_;
   TransferMeter* const meter_;
   Observer* const observer_;
+  StepForecasts* const forecasts_;
   const Execution execution_;
 };
 
