@@ -40,6 +40,9 @@ constexpr char kPhaseSecondsHelp[] =
 constexpr char kPlanError[] = "distorchd_plan_error_ratio";
 constexpr char kPlanErrorHelp[] =
     "|measured - planned| / planned bytes of the family's last finished load.";
+constexpr char kPredictionError[] = "distorchd_prediction_error_ratio";
+constexpr char kPredictionErrorHelp[] =
+    "|measured - predicted| / predicted seconds of the steps of the family's last sampling.";
 
 using Labels = std::vector<ClientMetric::Label>;
 
@@ -141,6 +144,8 @@ struct Metrics::Families {
       prometheus::BuildHistogram().Name(kPhaseSeconds).Help(kPhaseSecondsHelp).Register(registry);
   prometheus::Family<Gauge>& plan_error =
       prometheus::BuildGauge().Name(kPlanError).Help(kPlanErrorHelp).Register(registry);
+  prometheus::Family<Gauge>& prediction_error =
+      prometheus::BuildGauge().Name(kPredictionError).Help(kPredictionErrorHelp).Register(registry);
 };
 
 // What one GET /metrics sees.
@@ -157,6 +162,7 @@ class Metrics::Scrape : public prometheus::Collectable {
         {kRequestSeconds, {kRequestSeconds, kRequestSecondsHelp, MetricType::Histogram, {}}},
         {kPhaseSeconds, {kPhaseSeconds, kPhaseSecondsHelp, MetricType::Histogram, {}}},
         {kPlanError, GaugeFamily(kPlanError, kPlanErrorHelp)},
+        {kPredictionError, GaugeFamily(kPredictionError, kPredictionErrorHelp)},
     };
     for (MetricFamily& family : registry_->Collect()) fed[family.name] = std::move(family);
     std::vector<MetricFamily> result;
@@ -196,6 +202,10 @@ void Metrics::PhaseDone(std::string_view phase, std::string_view family, double 
 
 void Metrics::PlanError(std::string_view family, double ratio) {
   families_->plan_error.Add({{"family", std::string(family)}}).Set(ratio);
+}
+
+void Metrics::PredictionError(std::string_view family, double ratio) {
+  families_->prediction_error.Add({{"family", std::string(family)}}).Set(ratio);
 }
 
 void Metrics::RequestDone(std::string_view method, std::string_view code, double seconds) {

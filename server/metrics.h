@@ -28,6 +28,7 @@ class Metrics : public Observer {
 
   void PhaseDone(std::string_view phase, std::string_view family, double seconds) override;
   void PlanError(std::string_view family, double ratio) override;
+  void PredictionError(std::string_view family, double ratio) override;
   // An RPC ended. `method` without its service: "Infer"; `code` as "OK", "NOT_FOUND".
   void RequestDone(std::string_view method, std::string_view code, double seconds);
 

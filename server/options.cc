@@ -76,10 +76,11 @@ std::vector<Flag> Flags(Options* o) {
       {"extra_model_paths", "FILE",
        "further folders, in the format of ComfyUI's extra_model_paths.yaml",
        &core->extra_model_paths},
-      {"simulate_devices", "DEV=SIZE,...",
-       "simulated accelerators instead of real ones, such as cuda:0=8GiB,cuda:1=12GiB; cpu=SIZE "
-       "sets the memory the "
-       "planner sees for it",
+      {"simulate_devices", "DEV=SIZE[@SPEED],...",
+       "simulated accelerators instead of real ones, such as cuda:0=8GiB,cuda:1=12GiB@40TFLOPS "
+       "(the "
+       "speed is for predictions; the CPU's by default); cpu=SIZE sets the memory the planner sees "
+       "for it",
        &core->simulate_devices},
       {"link", "A-B=RATE[,LATENCY];...",
        "speed of links between simulated devices, such as cuda:0-cpu=12GB/s,20us (both directions; "
@@ -98,8 +99,9 @@ std::vector<Flag> Flags(Options* o) {
        Choice{&core->compute_dtype, {"auto", "fp32", "bf16", "fp16"}}},
       {"execution", "WHERE",
        "where the parts of a model run, if the load does not say; compute: where the model does; "
-       "holder: on the accelerator that holds most of the part",
-       Choice{&core->execution, {"compute", "holder"}}},
+       "holder: on the accelerator that holds most of the part; auto: where it is predicted to be "
+       "faster",
+       Choice{&core->execution, {"compute", "holder", "auto"}}},
       {"threads", "N", "threads the CPU computes with; 0: OMP_NUM_THREADS, or one per core",
        Integer{&core->threads, 0, 4096}},
       {"queue_limit", "N", "requests that may wait for a device; more are refused",

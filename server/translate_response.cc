@@ -113,6 +113,8 @@ void ToProto(const CheckpointPlan& plan, v1::PlanCheckpointResponse* out) {
   Write(plan.placement, out->mutable_placement());
   out->set_fits(plan.fits);
   out->set_reason(CleanUtf8(plan.reason));
+  if (plan.predicted_step_seconds > 0)
+    out->set_predicted_seconds_per_step(plan.predicted_step_seconds);
 }
 
 void ToProto(const LoadProgress& progress, v1::LoadCheckpointEvent* out) {
@@ -128,6 +130,8 @@ void ToProto(const LoadResult& result, v1::LoadCheckpointResponse* out) {
   out->set_vae(result.vae);
   out->set_family(result.family);
   Write(result.placement, out->mutable_placement());
+  if (result.predicted_step_seconds > 0)
+    out->set_predicted_seconds_per_step(result.predicted_step_seconds);
   out->mutable_phase_seconds()->insert(result.phase_seconds.begin(), result.phase_seconds.end());
 }
 

@@ -40,8 +40,8 @@ constexpr std::array<FieldFlag, 15> kFields = {{
      "Where the VAE is stored and computes (default: the first accelerator, else cpu)"},
     {"unet_expert_mode_allocations", "ALLOCATION",
      "What of the UNet goes where, as 'cuda:0,2gb;cpu,*', 'cuda:0,60%;cpu,40%' or "
-     "'cuda:0,0.5;cpu,0.1' (shares of the devices' memory); overrides virtual VRAM (default: "
-     "none)"},
+     "'cuda:0,0.5;cpu,0.1' (shares of the devices' memory), or 'auto' for the split that is "
+     "predicted to be fastest; overrides virtual VRAM (default: none)"},
     {"clip_expert_mode_allocations", "ALLOCATION",
      "The same for the text encoders (default: none)"},
     {"high_precision_loras", "BOOL", "Keep LoRA-patched weights in high precision (default: true)"},
@@ -54,8 +54,8 @@ constexpr std::array<FieldFlag, 15> kFields = {{
     {"reference_rounding", "BOOL",
      "Round shares to 4 decimals as ComfyUI-MultiGPU does (default: false)"},
     {"execution", "WHERE",
-     "Where the UNet's parts run: compute, or holder (on the accelerator that holds most of the "
-     "part) (default: the server's)"},
+     "Where the UNet's parts run: compute, holder (on the accelerator that holds most of the part) "
+     "or auto (where it is predicted to be faster) (default: the server's)"},
 }};
 
 constexpr char kFieldsFooter[] =
@@ -117,6 +117,8 @@ absl::Status Plan(Session& session, const v1::LoadCheckpointRequest& request, bo
   if (!plan.reason().empty()) session.Print(absl::StrCat(plan.reason(), "\n"));
   session.Print(absl::StrCat(
       "\n", RenderPlacement(plan.placement(), PlacementKind::kPlanned, session.terminal())));
+  if (plan.has_predicted_seconds_per_step())
+    session.Print(RenderPrediction(plan.predicted_seconds_per_step()));
   if (blocks) session.Print(absl::StrCat("\n", RenderBlocks(plan.placement())));
   return absl::OkStatus();
 }
@@ -141,6 +143,8 @@ absl::Status Load(Session& session, const v1::LoadCheckpointRequest& request) {
   session.Print(absl::StrCat(
       Printable(request.ckpt_name()), " (", Printable(loaded.family()), "): loaded\n\n",
       RenderPlacement(loaded.placement(), PlacementKind::kLoaded, session.terminal()), "\n"));
+  if (loaded.has_predicted_seconds_per_step())
+    session.Print(absl::StrCat(RenderPrediction(loaded.predicted_seconds_per_step()), "\n"));
   for (const auto& [kind, handle] :
        {std::pair("model", loaded.model()), std::pair("clip", loaded.clip()),
         std::pair("vae", loaded.vae())}) {

@@ -52,6 +52,20 @@ void AddComponent(const v1::ComponentPlacement& component, PlacementKind kind,
   }
 }
 
+// What "auto" chose for the components that it chose for.
+std::string Chosen(const v1::Placement& placement) {
+  constexpr std::string_view kMark = " = ";
+  std::string text;
+  for (const v1::ComponentPlacement& component : placement.components()) {
+    const std::string_view allocation = component.allocation();
+    const size_t mark = allocation.find(kMark);
+    if (mark == std::string_view::npos) continue;
+    absl::StrAppend(&text, Printable(component.component()),
+                    " auto: ", Printable(allocation.substr(mark + kMark.size())), "\n");
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string RenderPlacement(const v1::Placement& placement, PlacementKind kind,
@@ -64,7 +78,7 @@ std::string RenderPlacement(const v1::Placement& placement, PlacementKind kind,
   for (const v1::ComponentPlacement& component : placement.components()) {
     AddComponent(component, kind, terminal, table);
   }
-  return table.Render() + "* computes here\n";
+  return absl::StrCat(table.Render(), "* computes here\n", Chosen(placement));
 }
 
 std::string RenderBlocks(const v1::Placement& placement) {
@@ -83,6 +97,10 @@ std::string RenderDeviceBytes(const google::protobuf::RepeatedPtrField<v1::Devic
     int64_t bytes = device.measured_bytes() > 0 ? device.measured_bytes() : device.planned_bytes();
     absl::StrAppend(out, device.device(), " ", FormatBytes(bytes));
   });
+}
+
+std::string RenderPrediction(double seconds_per_step) {
+  return absl::StrCat("predicted: ", FormatSeconds(seconds_per_step), " a step\n");
 }
 
 std::string RenderPhases(const google::protobuf::Map<std::string, double>& phase_seconds) {

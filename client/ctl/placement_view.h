@@ -24,6 +24,9 @@ std::string RenderBlocks(const v1::Placement& placement);
 std::string RenderDeviceBytes(const google::protobuf::RepeatedPtrField<v1::DeviceBytes>& devices);
 // "plan 1 ms, weights 1.23 s", in the order in which phases happen; phases unknown here come last,
 // by name.
+// "predicted: 1.20 s a step", a line.
+std::string RenderPrediction(double seconds_per_step);
+
 std::string RenderPhases(const google::protobuf::Map<std::string, double>& phase_seconds);
 
 }  // namespace distorch::ctl

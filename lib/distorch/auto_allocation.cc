@@ -59,6 +59,11 @@ class Search {
       Consider("all on compute", std::move(all));
       return std::move(best_);
     }
+    if (options_.leaves_room_to_stage) {
+      int64_t& usable = options_.usable_bytes[Index(model_.compute)];
+      usable -= std::min(model_.staging_bytes, usable / 4);
+      need_ = std::max<int64_t>(0, total_ - usable);
+    }
     TryNodeModes();
     for (const Order& order : Orders(donors_)) {
       for (const bool all : {false, true}) Consider("in pieces", FillInOrder(order, all));
@@ -278,7 +283,7 @@ class Search {
   const StepPredictor& predictor_;
   const StepModel& model_;
   const std::span<const Block> blocks_;
-  const AutoOptions& options_;
+  AutoOptions options_;
   const int64_t total_;
   std::vector<bool> stays_;  // better off on compute
   int64_t need_ = 0;         // what compute cannot hold

@@ -22,6 +22,9 @@ struct AutoOptions {
   // What each device can take, parallel to the model's devices: free memory less what must stay
   // free. 0 for a device that is to hold nothing.
   std::vector<int64_t> usable_bytes;
+  // Whether what the model may stage (StepModel::staging_bytes) is to stay free on the compute
+  // device, too, as far as a quarter of what it can take, unless everything fits there.
+  bool leaves_room_to_stage = false;
   bool is_text_encoder = false;  // as PlannerOptions'
   Execution execution = Execution::kCompute;
 };

@@ -32,7 +32,9 @@ struct ModelFamily {
                                                                 TensorReader& values);
   absl::StatusOr<std::unique_ptr<text::TextEncoder>> (*build_clip)(const NamedTensors& tensors);
   absl::StatusOr<std::unique_ptr<VaeModel>> (*build_vae)(const NamedTensors& tensors);
-  int64_t native_side = 1024;  // of the pictures it was trained on, in pixels
+  // A usual step, which predictions are of: a square picture of so many pixels a side, as it was
+  // trained on, and the halves of classifier-free guidance (1: the model is guided otherwise).
+  int64_t native_side = 1024, native_batch = 2;
 };
 
 // All families, the more specific before the more general.

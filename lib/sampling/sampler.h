@@ -74,6 +74,8 @@ struct Sampler {
   bool skips_penultimate_sigma = false;
   // Masked regions are noised with noise of their own (seed + 1) in place of the initial noise.
   bool fresh_mask_noise = false;
+  // Of the model, in every step but a last one to 0; 0: as many as the solver finds that it needs.
+  int evaluations = 1;
   // Stands in for a final 0, where the solver's time is infinite.
   float terminal_sigma = 0;
 };

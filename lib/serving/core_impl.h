@@ -16,6 +16,7 @@
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/executor.h"
+#include "lib/serving/forecasts.h"
 #include "lib/serving/inference.h"
 #include "lib/serving/loader.h"
 #include "lib/serving/lora_applier.h"
@@ -73,6 +74,7 @@ class CoreImpl : public DaemonCore {
   TransferMeter meter_;
   Streamer streamer_;  // outlives what is loaded
   Registry registry_;
+  StepForecasts forecasts_;
   Loader loader_;
   LoraApplier lora_applier_;
   PreviewDecoders preview_decoders_;

@@ -13,6 +13,7 @@
 #include "lib/pipeline/inpaint.h"
 #include "lib/pipeline/pixels.h"
 #include "lib/serving/sampling_request.h"
+#include "lib/serving/step_times.h"
 
 namespace distorch {
 namespace {
@@ -152,9 +153,12 @@ absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor
 
 absl::Status InferJob::Sample() {
   const models::DiffusionModel& model = model_->model();
-  const auto on_step = ReportSteps(callbacks_, spec_.preview_every, model.latent_format(),
-                                   preview_decoders_, observer_, model_->family);
+  StepTimes times;
+  const auto on_step =
+      times.Around(ReportSteps(callbacks_, spec_.preview_every, model.latent_format(),
+                               preview_decoders_, observer_, model_->family));
   ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step));
+  times.Teach(*model_, inputs_);
   return absl::OkStatus();
 }
 

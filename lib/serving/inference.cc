@@ -17,6 +17,7 @@
 #include "lib/serving/infer_job.h"
 #include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/sampling_request.h"
+#include "lib/serving/step_times.h"
 #include "lib/serving/tensor_convert.h"
 
 namespace distorch {
@@ -216,10 +217,12 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
                preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
     const models::DiffusionModel& model = pin->model();
-    const auto on_step = ReportSteps(callbacks, preview_every, model.latent_format(),
-                                     preview_decoders_, observer_, pin->family);
+    StepTimes times;
+    const auto on_step = times.Around(ReportSteps(callbacks, preview_every, model.latent_format(),
+                                                  preview_decoders_, observer_, pin->family));
     ASSIGN_OR_RETURN(const at::Tensor latent,
                      pipeline::SampleLatent(model, inputs, *cancel, on_step));
+    times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
   RunOne<HostTensor>("sample", *std::move(pin), std::move(work), cancel, std::move(callbacks),

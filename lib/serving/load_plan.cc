@@ -4,12 +4,11 @@
 #include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
-#include "lib/base/torch_dtype.h"
 #include "lib/distorch/allocation.h"
+#include "lib/serving/storage_rule.h"
 
 namespace distorch {
 namespace {
@@ -17,59 +16,6 @@ namespace {
 // The node's defaults.
 constexpr double kDefaultUnetVirtualVramGb = 4.0;
 constexpr double kDefaultClipVirtualVramGb = 2.0;
-
-absl::StatusOr<std::optional<DType>> ParseWeightDtype(const std::string& name) {
-  static const auto* const kTypes = new absl::flat_hash_map<std::string, std::optional<DType>>{
-      {"default", std::nullopt}, {"fp32", DType::kF32},          {"fp16", DType::kF16},
-      {"bf16", DType::kBF16},    {"fp8_e4m3fn", DType::kF8E4M3}, {"fp8_e5m2", DType::kF8E5M2}};
-  auto found = kTypes->find(name);
-  if (found != kTypes->end()) return found->second;
-  return absl::InvalidArgumentError(
-      absl::StrCat("weight_dtype: \"", name,
-                   "\" is unknown; allowed: default, fp32, fp16, bf16, fp8_e4m3fn, fp8_e5m2"));
-}
-
-bool IsFloat8(DType dtype) { return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2; }
-
-// The type most of the component's bytes have; for one that is only to store in, bfloat16.
-c10::ScalarType MainDtype(const WeightStore& store) {
-  absl::flat_hash_map<DType, int64_t> bytes;
-  for (const auto& slot : store.slots()) {
-    for (const Param& param : slot->params()) bytes[param.file_dtype] += param.file_bytes();
-  }
-  const auto most = std::max_element(
-      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  if (IsQuantized(most->first) || IsFloat8(most->first)) return c10::ScalarType::BFloat16;
-  return ToScalarType(most->first);
-}
-
-// What a slot's weights become on a device: what `weight_dtype` says; else they stay as they are in
-// the file, but for those that a CPU which computes would only convert again and again. Quantized
-// and fp8 ones stay small even there.
-class StorageRule {
- public:
-  StorageRule(DeviceId compute, c10::ScalarType compute_dtype, std::optional<DType> override_dtype)
-      : compute_(std::move(compute)),
-        compute_dtype_(ToDType(compute_dtype)),
-        override_(override_dtype) {}
-
-  std::vector<DType> DtypesFor(const WeightSlot& slot, const DeviceId& device) const {
-    std::vector<DType> dtypes;
-    for (const Param& param : slot.params()) dtypes.push_back(DtypeFor(param.file_dtype, device));
-    return dtypes;
-  }
-
- private:
-  DType DtypeFor(DType file_dtype, const DeviceId& device) const {
-    if (override_) return *override_;
-    const bool stays = IsQuantized(file_dtype) || IsFloat8(file_dtype);
-    return device.is_cpu() && compute_.is_cpu() && !stays ? compute_dtype_ : file_dtype;
-  }
-
-  DeviceId compute_;
-  DType compute_dtype_;
-  std::optional<DType> override_;
-};
 
 AllocationFields UnetFields(const LoadSpec& spec, const std::string& default_device) {
   AllocationFields fields;
@@ -126,23 +72,6 @@ ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> comp
   return plan;
 }
 
-// Decides where the units run, by where their blocks will lie.
-void PlaceUnits(Execution execution, const DeviceManager& devices, const DeviceId& compute,
-                std::span<const DeviceId> device_of, ComponentLoadPlan* plan) {
-  if (execution == Execution::kCompute) return;
-  std::vector<UnitSpan> units;
-  for (const auto& unit : plan->component->store().units())
-    units.push_back({unit->first_slot, unit->end_slot});
-  std::vector<int64_t> bytes;
-  for (const SlotTarget& target : plan->targets) bytes.push_back(TargetBytes(target));
-  for (const DeviceId& device : HoldersOf(units, bytes, device_of, compute)) {
-    ++plan->placement.units[device.ToString()];
-    const bool elsewhere = device != compute;
-    plan->unit_devices.push_back(elsewhere ? std::optional(devices.TorchDevice(device))
-                                           : std::nullopt);
-  }
-}
-
 LoaderFields NodeFields(const AllocationFields& fields) {
   const std::string& prefix = fields.field_prefix;
   return {{prefix + "_compute_device", fields.compute_device},
@@ -151,25 +80,46 @@ LoaderFields NodeFields(const AllocationFields& fields) {
           {prefix + "_expert_mode_allocations", fields.expert_mode_allocations}};
 }
 
-absl::StatusOr<ComponentLoadPlan> PlanSplit(ComponentKind kind,
-                                            std::unique_ptr<nn::Component> component,
-                                            const AllocationFields& fields, bool reference_rounding,
-                                            std::optional<DType> weight_dtype,
-                                            const DeviceManager& devices, Execution execution) {
-  const std::vector<DeviceMemory> memory = WithDisk(devices.Memory());
-  ASSIGN_OR_RETURN(const Allocation allocation, ParseAllocation(fields, memory));
-  PlannerOptions options;
-  options.mode = reference_rounding ? PlannerMode::kReference : PlannerMode::kExact;
-  options.is_text_encoder = kind == ComponentKind::kClip;
-  const Plan plan = MakePlan(component->store().Blocks(), allocation, memory, options);
-  std::vector<DeviceId> device_of;
-  for (int index : plan.assignment) device_of.push_back(plan.devices[static_cast<size_t>(index)]);
-  ComponentLoadPlan result = LayOut(kind, std::move(component), allocation.compute_device,
-                                    device_of, weight_dtype, devices);
-  PlaceUnits(execution, devices, allocation.compute_device, device_of, &result);
-  result.placement.allocation = FormatAllocation(fields);
-  result.fields = NodeFields(fields);
+// Where units run that do not run where the component computes, for its store; empty: none do.
+std::vector<std::optional<c10::Device>> UnitDevices(const StepPlacement& step,
+                                                    const StepForecasts& forecasts,
+                                                    const DeviceManager& devices) {
+  const int compute = forecasts.PositionOf(step.compute);
+  const auto elsewhere = [&](int device) { return device != compute; };
+  std::vector<std::optional<c10::Device>> result;
+  if (std::none_of(step.unit_devices.begin(), step.unit_devices.end(), elsewhere)) return result;
+  for (int device : step.unit_devices) {
+    result.push_back(elsewhere(device) ? std::optional(devices.TorchDevice(
+                                             forecasts.devices()[static_cast<size_t>(device)]))
+                                       : std::nullopt);
+  }
   return result;
+}
+
+absl::StatusOr<ComponentLoadPlan> PlanSplit(SplitRequest request,
+                                            std::unique_ptr<nn::Component> component,
+                                            const SplitContext& context) {
+  request.component = component.get();
+  ASSIGN_OR_RETURN(Split split, DecideSplit(request, context));
+  const std::vector<DeviceId>& known = context.forecasts->devices();
+  std::vector<DeviceId> device_of;
+  for (int index : split.step.assignment) device_of.push_back(known[static_cast<size_t>(index)]);
+  ComponentLoadPlan plan = LayOut(request.kind, std::move(component), split.step.compute, device_of,
+                                  request.weight_dtype, context.devices);
+  plan.placement.allocation = FormatAllocation(request.fields);
+  plan.identity = absl::StrCat(request.request, "|", c10::toString(split.step.dtype));
+  if (!split.decided.empty()) absl::StrAppend(&plan.placement.allocation, " = ", split.decided);
+  if (!split.digest.empty()) absl::StrAppend(&plan.identity, "|", split.digest);
+  plan.unit_devices = UnitDevices(split.step, *context.forecasts, context.devices);
+  if (!plan.unit_devices.empty()) {
+    for (int index : split.step.unit_devices)
+      ++plan.placement.units[known[static_cast<size_t>(index)].ToString()];
+  }
+  plan.request = std::move(request.request);
+  plan.step = std::move(split.step);
+  plan.predicted_step_seconds = split.step_seconds;
+  plan.fields = NodeFields(request.fields);
+  return plan;
 }
 
 absl::StatusOr<DeviceId> ParseVaeDevice(const std::string& field, const DeviceManager& devices) {
@@ -187,6 +137,8 @@ ComponentLoadPlan PlanVae(std::unique_ptr<nn::Component> component, const Device
   ComponentLoadPlan plan =
       LayOut(ComponentKind::kVae, std::move(component), device, device_of, std::nullopt, devices);
   plan.placement.allocation = device.ToString();
+  plan.identity = absl::StrCat(plan.placement.allocation, "|",
+                               c10::toString(plan.component->compute().dtype), "|");
   plan.fields = {{"vae_device", device.ToString()}};
   return plan;
 }
@@ -216,8 +168,7 @@ absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const Model
 
 absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
                                       std::shared_ptr<const CheckpointFile> file,
-                                      models::Skeleton skeleton, const DeviceManager& devices,
-                                      Execution execution) {
+                                      models::Skeleton skeleton, SplitContext context) {
   if (spec.lease_seconds.value_or(0) < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("lease_seconds: ", *spec.lease_seconds,
@@ -228,45 +179,60 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
   if (spec.execution) {
     const absl::StatusOr<Execution> parsed = ParseExecution(*spec.execution);
     if (!parsed.ok()) return Within("execution", parsed.status());
-    execution = *parsed;
+    context.execution = *parsed;
   }
+  const DeviceManager& devices = context.devices;
   const std::string default_device = devices.default_device().ToString();
-  const bool rounding = spec.reference_rounding.value_or(false);
 
   LoadPlan plan;
   plan.ckpt_name = spec.ckpt_name;
   plan.family = skeleton.family->name;
   plan.file = std::move(file);
-  const auto add = [&](absl::StatusOr<ComponentLoadPlan> component,
-                       std::string_view extra) -> absl::Status {
+  plan.high_precision_loras = spec.high_precision_loras.value_or(true);
+  const bool rounding = spec.reference_rounding.value_or(false);
+  const std::string loras = plan.high_precision_loras ? "high_precision_loras" : "";
+  SplitRequest unet{.kind = ComponentKind::kModel,
+                    .family = skeleton.family,
+                    .ckpt_name = spec.ckpt_name,
+                    .fields = UnetFields(spec, default_device),
+                    .reference_rounding = rounding,
+                    .weight_dtype = weight_dtype};
+  unet.request = absl::StrCat("unet|", FormatAllocation(unet.fields), "|", rounding, loras,
+                              spec.weight_dtype.value_or("default"));
+  if (context.execution != Execution::kCompute)
+    absl::StrAppend(&unet.request, "|", ExecutionName(context.execution));
+  SplitRequest clip{.kind = ComponentKind::kClip,
+                    .family = skeleton.family,
+                    .ckpt_name = spec.ckpt_name,
+                    .fields = ClipFields(spec),
+                    .reference_rounding = rounding};
+  clip.request = absl::StrCat("clip|", FormatAllocation(clip.fields), "|", rounding, loras);
+
+  // What "auto" decides, it decides last, with what the others leave; the UNet before the text
+  // encoders, which run once where it runs at every step.
+  std::optional<ComponentLoadPlan> planned[3];
+  const auto take = [&](absl::StatusOr<ComponentLoadPlan> component) -> absl::Status {
     RETURN_IF_ERROR(component.status());
-    component->identity =
-        absl::StrCat(component->placement.allocation, "|",
-                     c10::toString(component->component->compute().dtype), "|", extra);
-    plan.components.push_back(*std::move(component));
+    for (const auto& [device, bytes] : component->need) context.free[device] -= bytes;
+    planned[static_cast<size_t>(component->kind)] = *std::move(component);
     return absl::OkStatus();
   };
-  // Fields are checked whether or not the file has the component: a typing error must not depend on
-  // the checkpoint.
-  const AllocationFields unet = UnetFields(spec, default_device), clip = ClipFields(spec);
-  plan.high_precision_loras = spec.high_precision_loras.value_or(true);
-  const std::string loras = plan.high_precision_loras ? "high_precision_loras" : "";
-  const std::string executed =
-      execution == Execution::kCompute ? "" : absl::StrCat("|", ExecutionName(execution));
-  RETURN_IF_ERROR(
-      add(PlanSplit(ComponentKind::kModel, std::move(skeleton.unet), unet, rounding, weight_dtype,
-                    devices, execution),
-          absl::StrCat(rounding, loras, spec.weight_dtype.value_or("default"), executed)));
-  RETURN_IF_ERROR(ParseAllocation(clip, WithDisk(devices.Memory())).status());
-  if (skeleton.clip != nullptr) {
-    RETURN_IF_ERROR(add(PlanSplit(ComponentKind::kClip, std::move(skeleton.clip), clip, rounding,
-                                  std::nullopt, devices, Execution::kCompute),
-                        absl::StrCat(rounding, loras)));
-  }
+  const auto take_clip = [&]() -> absl::Status {
+    // Fields are checked whether or not the file has the component: a typing error must not depend
+    // on the checkpoint.
+    if (skeleton.clip == nullptr) return ParseSplitFields(clip.fields, devices).status();
+    return take(PlanSplit(clip, std::move(skeleton.clip), context));
+  };
   ASSIGN_OR_RETURN(const DeviceId vae_device,
                    ParseVaeDevice(spec.vae_device.value_or(default_device), devices));
-  if (skeleton.vae != nullptr) {
-    RETURN_IF_ERROR(add(PlanVae(std::move(skeleton.vae), vae_device, devices), ""));
+  if (skeleton.vae != nullptr)
+    RETURN_IF_ERROR(take(PlanVae(std::move(skeleton.vae), vae_device, devices)));
+  const bool clip_last = IsAutoAllocation(clip.fields);
+  if (!clip_last) RETURN_IF_ERROR(take_clip());
+  RETURN_IF_ERROR(take(PlanSplit(unet, std::move(skeleton.unet), context)));
+  if (clip_last) RETURN_IF_ERROR(take_clip());
+  for (std::optional<ComponentLoadPlan>& component : planned) {
+    if (component) plan.components.push_back(*std::move(component));
   }
   return plan;
 }

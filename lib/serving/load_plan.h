@@ -10,12 +10,12 @@
 #include "absl/status/statusor.h"
 #include "lib/checkpoint/checkpoint_file.h"
 #include "lib/device/device_manager.h"
-#include "lib/distorch/execution.h"
 #include "lib/distorch/placement.h"
 #include "lib/models/family.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/load_spec.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/split.h"
 
 namespace distorch {
 
@@ -30,6 +30,10 @@ struct ComponentLoadPlan {
   LoaderFields fields;
   // What, beside the checkpoint's content, makes this component what it is: part of its handle.
   std::string identity;
+  // As LoadedComponent's.
+  std::string request;
+  StepPlacement step;
+  double predicted_step_seconds = 0;
 };
 
 struct LoadPlan {
@@ -48,11 +52,10 @@ absl::Status InCheckpoint(const std::string& ckpt_name, const absl::Status& stat
 // the field.
 absl::StatusOr<std::shared_ptr<const CheckpointFile>> OpenCheckpoint(const ModelFolders& folders,
                                                                      const std::string& ckpt_name);
-// `execution` is that of specs without one.
+// `context` has the execution of specs without one, and all that is free for the load.
 absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
                                       std::shared_ptr<const CheckpointFile> file,
-                                      models::Skeleton skeleton, const DeviceManager& devices,
-                                      Execution execution);
+                                      models::Skeleton skeleton, SplitContext context);
 
 }  // namespace distorch
 

@@ -61,6 +61,7 @@ using Placement = std::vector<ComponentPlacement>;
 struct CheckpointPlan {
   std::string family;
   Placement placement;
+  double predicted_step_seconds = 0;  // of a usual step; 0: not known
   bool fits = false;
   std::string reason;  // why it does not fit: who holds what
 };
@@ -75,6 +76,7 @@ struct LoadResult {
   std::string model, clip, vae;  // handles; empty for a component that the file lacks
   std::string family;
   Placement placement;
+  double predicted_step_seconds = 0;  // as CheckpointPlan's
   std::map<std::string, double> phase_seconds;
 };
 

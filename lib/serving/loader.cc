@@ -98,7 +98,7 @@ absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view
 
 Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
                Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
-               Execution execution)
+               StepForecasts* forecasts, Execution execution)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
@@ -106,6 +106,7 @@ Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger
       meter_(meter),
       streamer_(streamer),
       observer_(observer),
+      forecasts_(forecasts),
       execution_(execution) {}
 
 BytesByDevice FreeBytes(const DeviceManager& devices) {
@@ -135,11 +136,25 @@ std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
   return checkpoints;
 }
 
+SplitContext Loader::ContextOf(const LoadSpec& spec) const {
+  SplitContext context{.devices = devices_, .forecasts = forecasts_, .execution = execution_};
+  context.free = FreeBytes(devices_);
+  const auto add = [&context](const BytesByDevice& freed) {
+    for (const auto& [device, bytes] : freed) context.free[device] += bytes;
+  };
+  add(streamer_->RingBytes());  // they give way
+  if (spec.eject_models.value_or(true)) add(registry_->IdleBytes({}));
+  context.find_loaded = [this, ckpt_name = spec.ckpt_name](const std::string& request) {
+    return registry_->FindRequested(ckpt_name, request);
+  };
+  return context;
+}
+
 absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), ContextOf(spec)));
 
   BytesByDevice need = plan.need();
   const auto makes_room = [&need](const BytesByDevice& freed) {
@@ -155,8 +170,10 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
   result.family = plan.family;
   result.fits = fits.ok();
   result.reason = fits.message();
-  for (ComponentLoadPlan& component : plan.components)
+  for (ComponentLoadPlan& component : plan.components) {
+    result.predicted_step_seconds += component.predicted_step_seconds;
     result.placement.push_back(std::move(component.placement));
+  }
   return result;
 }
 
@@ -172,7 +189,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   timer.Begin("plan");
   ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), devices_, execution_));
+                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), ContextOf(spec)));
   RETURN_IF_ERROR(cancel->Check());
 
   LoadResult result;
@@ -198,6 +215,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
     if (component == nullptr)
       return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
     result.placement.push_back(component->placement);
+    result.predicted_step_seconds += component->predicted_step_seconds;
   }
   timer.Observe(result.family);
   result.phase_seconds = timer.seconds();
@@ -266,6 +284,10 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->placement.blocks.clear();
   loaded->fields = std::move(component.fields);
   loaded->high_precision_loras = plan.high_precision_loras;
+  loaded->request = std::move(component.request);
+  loaded->step = std::move(component.step);
+  loaded->forecasts = forecasts_;
+  loaded->predicted_step_seconds = component.predicted_step_seconds;
   loaded->component = std::move(component.component);
   ASSIGN_OR_RETURN(
       loaded->reservation,

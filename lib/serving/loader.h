@@ -31,7 +31,7 @@ class Loader {
   // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
          Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
-         Execution execution);
+         StepForecasts* forecasts, Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
@@ -48,6 +48,7 @@ class Loader {
 
   // Whether all of `need` fits now, before the first byte moves; staging makes room for it.
   absl::Status MakeRoom(const BytesByDevice& need);
+  SplitContext ContextOf(const LoadSpec& spec) const;
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
                            const CancelTokenPtr& cancel, const Progress& progress,
                            PhaseTimer& timer);
@@ -62,6 +63,7 @@ class Loader {
   TransferMeter* const meter_;
   Streamer* const streamer_;
   Observer* const observer_;
+  StepForecasts* const forecasts_;
   const Execution execution_;
 };
 

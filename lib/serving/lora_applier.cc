@@ -126,6 +126,8 @@ absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter
   loaded.placement.allocation = base.placement.allocation;
   loaded.fields = base.fields;
   loaded.high_precision_loras = base.high_precision_loras;
+  loaded.step = base.step;
+  loaded.forecasts = base.forecasts;
   return derived;
 }
 

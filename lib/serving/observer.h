@@ -20,6 +20,8 @@ class Observer {
   virtual void Warning(std::string_view message) { (void)message; }
   // |measured - planned| / planned of a finished load.
   virtual void PlanError(std::string_view family, double ratio) { (void)family, (void)ratio; }
+  // |measured - predicted| / predicted seconds of a step.
+  virtual void PredictionError(std::string_view family, double ratio) { (void)family, (void)ratio; }
 };
 
 }  // namespace distorch

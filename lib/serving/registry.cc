@@ -184,6 +184,18 @@ std::shared_ptr<const LoadedComponent> Registry::FindComponent(
   return nullptr;
 }
 
+std::shared_ptr<const LoadedComponent> Registry::FindRequested(const std::string& ckpt_name,
+                                                               const std::string& request) const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [handle, entry] : entries_) {
+    if (entry.state == State::kReady && entry.ckpt_name == ckpt_name &&
+        entry.component->request == request) {
+      return entry.component;
+    }
+  }
+  return nullptr;
+}
+
 void Registry::SetLease(const std::string& handle, absl::Time expiry) {
   absl::MutexLock lock(&mutex_);
   if (auto found = entries_.find(handle); found != entries_.end())

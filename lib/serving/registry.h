@@ -25,6 +25,7 @@
 #include "lib/distorch/ledger.h"
 #include "lib/models/diffusion_model.h"
 #include "lib/models/vae_model.h"
+#include "lib/serving/forecasts.h"
 #include "lib/serving/load_spec.h"
 #include "lib/text/text_encoder.h"
 
@@ -46,7 +47,12 @@ struct LoadedComponent {
   ComponentPlacement placement;  // of what is its own
   LoaderFields fields;           // of the node, those that concern this component
   bool high_precision_loras = true;
-  Reservation reservation;  // of what is its own
+  // What was asked for, and with "auto" decided: an equal request finds it (FindRequested).
+  std::string request;
+  StepPlacement step;
+  StepForecasts* forecasts = nullptr;  // of its steps, where it has any
+  double predicted_step_seconds = 0;   // of a usual step; 0: not known, or no diffusion model
+  Reservation reservation;             // of what is its own
 
   // Of the type that `kind` says.
   const models::DiffusionModel& model() const {
@@ -111,6 +117,11 @@ class Registry {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // The component that `base_handle` names, under whichever READY handle; else null.
   std::shared_ptr<const LoadedComponent> FindComponent(const std::string& base_handle) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The component of `ckpt_name` that was loaded for `request` and is READY; else null.
+  std::shared_ptr<const LoadedComponent> FindRequested(const std::string& ckpt_name,
+                                                       const std::string& request) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles

@@ -107,6 +107,7 @@ const ModelFamily& FluxFamily() {
       .build_unet = BuildFlux,
       .build_clip = BuildClip,
       .build_vae = BuildVae,
+      .native_batch = 1,
   };
   return kFamily;
 }
@@ -120,6 +121,7 @@ const ModelFamily& FluxSchnellFamily() {
       .build_unet = BuildFlux,
       .build_clip = BuildClip,
       .build_vae = BuildVae,
+      .native_batch = 1,
   };
   return kFamily;
 }

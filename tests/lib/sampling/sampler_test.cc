@@ -175,5 +175,23 @@ TEST(SamplerTest, OneStepDenoisesWhateverTheSampler) {
   }
 }
 
+TEST(SamplerTest, TellsHowOftenAStepEvaluatesTheModel) {
+  for (std::string_view name : SamplerNames()) {
+    int evaluations = 0, before = 0;
+    const int told = (*FindSampler(name))->evaluations;
+    const auto result = Sample(
+        ModelSampling({}), Formulas(2, std::string(name), evaluations), at::zeros({1, 1, 4, 4}),
+        std::nullopt, std::nullopt, {.seed = 3, .steps = 6, .sampler_name = std::string(name)},
+        [&](int step, int steps, const at::Tensor&, const at::Tensor&) {
+          if (told > 0 && step > 1 && step < steps) {
+            EXPECT_EQ(evaluations - before, told) << name << " in step " << step;
+          }
+          before = evaluations;
+          return absl::OkStatus();
+        });
+    EXPECT_TRUE(result.ok()) << result.status();
+  }
+}
+
 }  // namespace
 }  // namespace distorch::sampling
