@@ -8,7 +8,7 @@ namespace distorch {
 
 StepPredictor::StepPredictor(StepModel model) : model_(std::move(model)) {
   for (const DeviceId& from : model_.devices) {
-    for (const DeviceId& to : model_.devices) routes_.push_back(FindRoute(from, to));
+    for (const DeviceId& to : model_.devices) paths_.push_back(FindPath(from, to));
   }
   for (const DeviceSpeed& speed : model_.speeds) {
     std::vector<double>& seconds = compute_seconds_.emplace_back();
@@ -25,23 +25,31 @@ StepPredictor::StepPredictor(StepModel model) : model_(std::move(model)) {
 int StepPredictor::AddLink(const DeviceId& from, const DeviceId& to) {
   const LinkSpeed* const speed = model_.links.Find(from, to);
   if (speed == nullptr) return -1;
-  links_.push_back(*speed);
-  return static_cast<int>(links_.size()) - 1;
+  const auto [position, is_new] =
+      link_positions_.try_emplace({from, to}, static_cast<int>(links_.size()));
+  if (is_new) links_.push_back(*speed);
+  return position->second;
 }
 
-StepPredictor::Route StepPredictor::FindRoute(const DeviceId& from, const DeviceId& to) {
-  if (from == to) return {};
-  if (const int direct = AddLink(from, to); direct >= 0) return {direct, -1};
-  const DeviceId cpu;
-  if (from == cpu || to == cpu) return {};
-  const Route route{AddLink(from, cpu), AddLink(cpu, to)};
-  return route.first < 0 ? Route{route.second, -1} : route;
+LinkPath StepPredictor::FindPath(const DeviceId& from, const DeviceId& to) {
+  constexpr int64_t kTypicalBytes = 8 << 20;
+  const DeviceId host;
+  if (from == to || to.is_disk()) return {};
+  if (from.is_disk() && !to.is_cpu()) return {AddLink(from, host), AddLink(host, to)};
+  const LinkSpeed* const direct = model_.links.Find(from, to);
+  const LinkSpeed* const up = model_.links.Find(from, host);
+  const LinkSpeed* const down = model_.links.Find(host, to);
+  const bool through_host =
+      direct != nullptr && up != nullptr && down != nullptr &&
+      up->Seconds(kTypicalBytes) + down->Seconds(kTypicalBytes) < direct->Seconds(kTypicalBytes);
+  if (through_host) return {AddLink(from, host), AddLink(host, to)};
+  return {AddLink(from, to), -1};
 }
 
 double StepPredictor::TransferSeconds(int from, int to, int64_t bytes) const {
-  const Route& route = RouteOf(from, to);
+  const LinkPath& path = PathOf(from, to);
   double seconds = 0;
-  for (const int link : {route.first, route.second}) {
+  for (const int link : {path.first, path.second}) {
     if (link >= 0) seconds += links_[static_cast<size_t>(link)].Seconds(bytes);
   }
   return seconds;
@@ -154,10 +162,10 @@ double StepPredictor::Seconds(std::span<const int> assignment,
     if (in_unit && units[unit].blocks.first == i)
       step.compute_seconds += InputSeconds(units[unit], device, unit_devices);
     if (device == model_.compute) {
-      const Route& route = RouteOf(assignment[i], device);
-      if (route.first >= 0) step.bytes = model_.bytes[i];
-      step.link = route.first;
-      step.second_link = route.second;
+      const LinkPath& path = PathOf(assignment[i], device);
+      if (path.first >= 0 || path.second >= 0) step.bytes = model_.bytes[i];
+      step.link = path.first >= 0 ? path.first : path.second;
+      step.second_link = path.first >= 0 ? path.second : -1;
     } else {
       step.compute_seconds += TransferSeconds(assignment[i], device, model_.bytes[i]);
     }

@@ -3,7 +3,9 @@
 #define LIB_DISTORCH_STEP_PREDICTOR_H_
 
 #include <cstdint>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lib/device/device_id.h"
@@ -45,8 +47,8 @@ class StepPredictor {
   // compute device, the holders, or for each unit what is faster alone: what takes least in all.
   UnitPlan PlaceUnits(Execution execution, std::span<const int> assignment) const;
 
-  // A step once the order of the weights is known: transfers to the compute device overlap with
-  // computing as in PredictStep, all others are waited for.
+  // A step once the order of the weights is known: transfers of weights to the compute device
+  // overlap with computing as in PredictStep; all others are taken to be waited for.
   double Seconds(std::span<const int> assignment, std::span<const int> unit_devices) const;
 
   // Of a block that runs on `device`, its weights being there.
@@ -56,16 +58,12 @@ class StepPredictor {
   double TransferSeconds(int from, int to, int64_t bytes) const;
 
  private:
-  // How bytes get from one device to another: over one link, over two by way of the cpu, or over
-  // none that takes time (-1).
-  struct Route {
-    int first = -1, second = -1;
-  };
-
-  Route FindRoute(const DeviceId& from, const DeviceId& to);
-  int AddLink(const DeviceId& from, const DeviceId& to);  // -1: there is none
-  const Route& RouteOf(int from, int to) const {
-    return routes_[static_cast<size_t>(from) * model_.devices.size() + static_cast<size_t>(to)];
+  // As the streamer brings weights: over the direct link, through the host where that is faster,
+  // and from a disk always.
+  LinkPath FindPath(const DeviceId& from, const DeviceId& to);
+  int AddLink(const DeviceId& from, const DeviceId& to);  // once; -1: there is none
+  const LinkPath& PathOf(int from, int to) const {
+    return paths_[static_cast<size_t>(from) * model_.devices.size() + static_cast<size_t>(to)];
   }
   // Of what a unit is given by others, when it and they run on these devices.
   double InputSeconds(const StepWork::Unit& unit, int device,
@@ -77,8 +75,9 @@ class StepPredictor {
 
   const StepModel model_;
   std::vector<std::vector<double>> compute_seconds_;  // by device, then block
+  std::map<std::pair<DeviceId, DeviceId>, int> link_positions_;
   std::vector<LinkSpeed> links_;
-  std::vector<Route> routes_;  // by [from, to]
+  std::vector<LinkPath> paths_;  // by [from, to]
 };
 
 }  // namespace distorch

@@ -41,6 +41,21 @@ TEST(RenderPlacementTest, LoadedShowsSharesAndMarksWhereItComputes) {
             "* computes here\n");
 }
 
+TEST(RenderPlacementTest, MarksWhereUnitsRunAndSaysWhatAutoChose) {
+  v1::Placement placement = TwoComponents();
+  v1::ComponentPlacement& unet = *placement.mutable_components(0);
+  AddDevice(unet, "cuda:1", 1 << 20, 1 << 20, 8);
+  (*unet.mutable_units())["cuda:1"] = 2;
+  unet.set_allocation("auto#cuda:0;4.0;cpu = cuda:0,0.01gb;cpu,0.01gb (spread)");
+  const std::string text = RenderPlacement(placement, PlacementKind::kLoaded, Terminal());
+  EXPECT_THAT(text, HasSubstr("\n           cuda:1 *"));
+  EXPECT_THAT(text, HasSubstr("* computes here\nunet auto: cuda:0,0.01gb;cpu,0.01gb (spread)\n"));
+}
+
+TEST(RenderPredictionTest, IsALine) {
+  EXPECT_EQ(RenderPrediction(1.5), "predicted: 1.50 s a step\n");
+}
+
 TEST(RenderPlacementTest, PlanHasNoMeasuredColumn) {
   v1::Placement placement = TwoComponents();
   for (auto& component : *placement.mutable_components()) {

@@ -37,6 +37,7 @@ TEST_F(MetricsTest, EveryFamilyIsDescribedFromTheStart) {
       {"distorchd_transfer_bytes_total", "counter"},
       {"distorchd_transfer_seconds_total", "counter"},
       {"distorchd_plan_error_ratio", "gauge"},
+      {"distorchd_prediction_error_ratio", "gauge"},
       {"distorchd_build_info", "gauge"},
   };
   for (const auto& [name, type] : families) {
@@ -112,6 +113,7 @@ TEST_F(MetricsTest, CountsWhatTheCoreObserves) {
   metrics.PhaseDone("load_weights", "sd1", 1000);
   metrics.PlanError("sd1", 0.5);
   metrics.PlanError("sd1", 0.0625);
+  metrics.PredictionError("sd1", 0.25);
   const std::string text = Scrape();
   for (const char* line : {
            "distorchd_phase_seconds_count{family=\"sd1\",phase=\"step\"} 2\n",
@@ -120,6 +122,7 @@ TEST_F(MetricsTest, CountsWhatTheCoreObserves) {
            "distorchd_phase_seconds_bucket{family=\"sd1\",phase=\"load_weights\",le=\"300\"} 0\n",
            "distorchd_phase_seconds_bucket{family=\"sd1\",phase=\"load_weights\",le=\"+Inf\"} 1\n",
            "distorchd_plan_error_ratio{family=\"sd1\"} 0.0625\n",
+           "distorchd_prediction_error_ratio{family=\"sd1\"} 0.25\n",
        }) {
     EXPECT_THAT(text, HasSubstr(line));
   }

@@ -23,11 +23,11 @@ struct Machine {
   std::string name;
   std::vector<DeviceId> devices;
   std::vector<double> flops;     // parallel to devices
-  std::vector<double> to_first;  // bytes a second to and from devices[0]; 0: through the cpu
+  std::vector<double> to_first;  // bytes a second to and from devices[0]
 };
 const Machine kMachines[] = {
     {"laptop", {kCuda0, kCpu}, {1e13, 5e11}, {0, 12e9}},
-    {"desktop", {kCuda0, kCuda1, kCpu}, {8e13, 2e13, 1e12}, {0, 0, 25e9}},
+    {"desktop", {kCuda0, kCuda1, kCpu}, {8e13, 2e13, 1e12}, {0, 1e9, 25e9}},
     {"linked", {kCuda0, kCuda1, kCpu}, {1e14, 1e14, 1e12}, {0, 200e9, 25e9}},
     {"slow_link", {kCuda0, kCuda1, kCpu}, {1e14, 5e13, 1e12}, {0, 3e9, 6e9}},
     {"server", {kCuda0, kCuda1, kCuda2, kCpu}, {3e14, 3e14, 3e14, 3e12}, {0, 50e9, 400e9, 55e9}},
@@ -72,7 +72,7 @@ class Case {
     model_.work.output_bytes = 20 * kMb;
     for (double flops : machine.flops) model_.speeds.push_back({flops});
     for (size_t d = 1; d < machine.devices.size(); ++d) {
-      if (machine.to_first[d] > 0) Link(machine.devices[d], kCuda0, machine.to_first[d]);
+      Link(machine.devices[d], kCuda0, machine.to_first[d]);
       if (!machine.devices[d].is_cpu()) Link(machine.devices[d], kCpu, machine.to_first.back());
     }
     model_.staging_bytes = 400 * kMb;

@@ -28,6 +28,9 @@ StepModel FourUnits() {
     model.links.Set(gpu, kCpu, {1e10, 0});
     model.links.Set(kCpu, gpu, {1e10, 0});
   }
+  // Slower than through the host.
+  model.links.Set(kCuda0, kCuda1, {1e9, 0});
+  model.links.Set(kCuda1, kCuda0, {1e9, 0});
   return model;
 }
 
@@ -61,7 +64,7 @@ TEST(StepPredictorTest, StagedWeightsOverlapWithinTheBudget) {
   EXPECT_NEAR(StepPredictor(model).Seconds(assignment, units), 0.04, 1e-3);
 }
 
-TEST(StepPredictorTest, WithoutALinkOfItsOwnBytesGoThroughTheHost) {
+TEST(StepPredictorTest, BytesTakeTheFasterOfTheDirectWayAndThatThroughTheHost) {
   const StepPredictor predictor(FourUnits());
   EXPECT_NEAR(predictor.Seconds(std::vector<int>{1, 0, 0, 0}, std::vector<int>(4, 0)),
               0.04 + 2 * 0.01, 1e-12);
@@ -69,6 +72,25 @@ TEST(StepPredictorTest, WithoutALinkOfItsOwnBytesGoThroughTheHost) {
   linked.links.Set(kCuda1, kCuda0, {1e11, 0});
   EXPECT_NEAR(StepPredictor(linked).Seconds(std::vector<int>{1, 0, 0, 0}, std::vector<int>(4, 0)),
               0.04 + 0.001, 1e-12);
+}
+
+TEST(StepPredictorTest, WaysThroughTheHostShareItsLink) {
+  // From cuda:1 and from the cpu the same bytes: 40 ms of one link, whatever the other carries.
+  StepModel model = FourUnits();
+  model.staging_bytes = 400 * kMb;
+  model.work.blocks.assign(4, {.flops = 1e6});
+  const double seconds =
+      StepPredictor(model).Seconds(std::vector<int>{1, 2, 1, 2}, std::vector<int>(4, 0));
+  EXPECT_GE(seconds, 0.04);
+}
+
+TEST(StepPredictorTest, TheDiskIsBehindTheHost) {
+  StepModel model = FourUnits();
+  model.devices.push_back(kDisk);
+  model.speeds.push_back({1});
+  model.links.Set(kDisk, kCpu, {2e9, 0});
+  EXPECT_NEAR(StepPredictor(model).Seconds(std::vector<int>{3, 0, 0, 0}, std::vector<int>(4, 0)),
+              0.04 + 0.05 + 0.01, 1e-12);
 }
 
 TEST(StepPredictorTest, UnitsElsewhereMoveActivationsThereAndBack) {
