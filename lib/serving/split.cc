@@ -167,7 +167,8 @@ class Decision {
 }  // namespace
 
 bool IsAutoAllocation(const AllocationFields& fields) {
-  return absl::StripAsciiWhitespace(fields.expert_mode_allocations) == kAutoAllocation;
+  const std::string_view text = absl::StripAsciiWhitespace(fields.expert_mode_allocations);
+  return text == kAutoAllocation;
 }
 
 absl::StatusOr<Allocation> ParseSplitFields(AllocationFields fields, const DeviceManager& devices) {
