@@ -52,14 +52,14 @@ DeviceSpeed Measure(const at::Device& device, at::ScalarType dtype) {
 
 absl::StatusOr<DeviceSpeed> DeviceSpeeds::Of(const DeviceId& device, c10::ScalarType dtype) {
   if (const double given = devices_.given_flops(device); given > 0) return DeviceSpeed{given};
-  const DeviceId computes = devices_.simulated() ? DeviceId{} : device;
+  if (devices_.simulated() && !device.is_cpu()) return Of(DeviceId{}, dtype);
   absl::MutexLock lock(&mutex_);
-  const auto known = measured_.find({computes, dtype});
+  const auto known = measured_.find({device, dtype});
   if (known != measured_.end()) return known->second;
   ASSIGN_OR_RETURN(const DeviceSpeed speed, RunTorchOr<DeviceSpeed>([&] {
-                     return Measure(devices_.TorchDevice(computes), dtype);
+                     return Measure(devices_.TorchDevice(device), dtype);
                    }));
-  measured_[{computes, dtype}] = speed;
+  measured_[{device, dtype}] = speed;
   return speed;
 }
 
