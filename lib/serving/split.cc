@@ -117,14 +117,28 @@ class Decision {
       return absl::OkStatus();
     }
     RETURN_IF_ERROR(model.status());
-    UnitPlan units =
-        StepPredictor(*std::move(model)).PlaceUnits(context_.execution, step_.assignment);
+    const StepPredictor predictor(*std::move(model));
+    if (context_.execution != Execution::kAuto) {
+      Take(predictor.PlaceUnits(context_.execution, step_.assignment));
+      return absl::OkStatus();
+    }
+    const auto loaded = context_.find_loaded(request_.request);
+    if (loaded != nullptr && loaded->step.assignment == step_.assignment) {
+      TakeLoaded(predictor, loaded->step);
+    } else {
+      Take(predictor.PlaceUnits(context_.execution, step_.assignment));
+    }
+    ASSIGN_OR_RETURN(split_.digest, DigestOf(step_));
+    return absl::OkStatus();
+  }
+
+  void Take(UnitPlan units) {
     step_.unit_devices = std::move(units.devices);
     split_.step_seconds = units.step_seconds;
-    if (context_.execution == Execution::kAuto) {
-      ASSIGN_OR_RETURN(split_.digest, DigestOf(step_));
-    }
-    return absl::OkStatus();
+  }
+  void TakeLoaded(const StepPredictor& predictor, const StepPlacement& loaded) {
+    step_.assignment = loaded.assignment;
+    Take({loaded.unit_devices, predictor.Seconds(loaded.assignment, loaded.unit_devices)});
   }
 
   // As is fastest.
@@ -134,9 +148,7 @@ class Decision {
     std::string_view way = "as loaded";
     const auto loaded = context_.find_loaded(request_.request);
     if (loaded != nullptr && loaded->step.assignment.size() == step_.assignment.size()) {
-      step_.assignment = loaded->step.assignment;
-      step_.unit_devices = loaded->step.unit_devices;
-      split_.step_seconds = predictor.Seconds(step_.assignment, step_.unit_devices);
+      TakeLoaded(predictor, loaded->step);
     } else {
       AutoOptions options;
       options.usable_bytes = UsableBytes(predictor.model(), context_.free);
@@ -146,8 +158,7 @@ class Decision {
       AutoPlan plan =
           AllocateAutomatically(predictor, request_.component->store().Blocks(), options);
       step_.assignment = std::move(plan.assignment);
-      step_.unit_devices = std::move(plan.units.devices);
-      split_.step_seconds = plan.units.step_seconds;
+      Take(std::move(plan.units));
       way = plan.way;
     }
     if (request_.kind != ComponentKind::kModel) split_.step_seconds = 0;
