@@ -1,4 +1,4 @@
-// The counts are compared with those that are published, for models of real size.
+// The counts for models of real size.
 #include "lib/models/step_work.h"
 
 #include <gtest/gtest.h>
@@ -46,12 +46,12 @@ double Flops(const StepWork& work) {
       [](double sum, const StepWork::Block& block) { return sum + block.flops; });
 }
 
-TEST_P(StepWorkTest, CountsWhatIsPublished) {
+TEST_P(StepWorkTest, CountsEveryProduct) {
   const Counted& expected = GetParam();
   const StepWork work = skeleton_.unet->Work(expected.size);
   ASSERT_EQ(work.blocks.size(), skeleton_.unet->store().slots().size());
   EXPECT_NEAR(Flops(work) / static_cast<double>(expected.size.batch) / 1e12, expected.teraflops,
-              0.05 * expected.teraflops);
+              0.01 * expected.teraflops);
   StepSize twice = expected.size;
   twice.batch *= 2;
   EXPECT_NEAR(Flops(skeleton_.unet->Work(twice)), 2 * Flops(work), 1e-9 * Flops(work));
@@ -79,15 +79,16 @@ TEST_P(StepWorkTest, UnitsAreGivenWhatUnitsBeforeThemMade) {
   EXPECT_EQ(skips > 0, is_unet);
 }
 
-// Published: 2 x multiply-adds of the diffusers UNets at batch 1 (SD1.5: 402 GMAC with attention's
-// products, SDXL: 2.99 TMAC), 2 x parameters x tokens and attention for the transformers.
+// Two operations a multiply-add. SD1.5's count is the published one, attention's products included;
+// SDXL's is the published 5.98 without them, and 0.78 for them. The transformers' are counted by
+// hand: parameters times tokens, and 4 · tokens² · width in each attention.
 INSTANTIATE_TEST_SUITE_P(
     RealHeaders, StepWorkTest,
     testing::Values(
-        Counted{"sd15.f16", "sd1", {.height = 64, .width = 64}, 0.804},
-        Counted{"sdxl.f16", "sdxl", {.height = 128, .width = 128}, 5.98},
-        Counted{"sd3_medium_incl_clips_t5.f16", "sd3", {.height = 128, .width = 128}, 12.4},
-        Counted{"flux_dev.fp8", "flux", {.height = 128, .width = 128, .batch = 1}, 59.5}),
+        Counted{"sd15.f16", "sd1", {.height = 64, .width = 64}, 0.803},
+        Counted{"sdxl.f16", "sdxl", {.height = 128, .width = 128}, 6.76},
+        Counted{"sd3_medium_incl_clips_t5.f16", "sd3", {.height = 128, .width = 128}, 8.44},
+        Counted{"flux_dev.fp8", "flux", {.height = 128, .width = 128, .batch = 1}, 69.5}),
     [](const auto& info) { return info.param.family; });
 
 TEST(StepWorkTest, SkipsOfAUNetComeFromTheBlockOfTheSameSize) {
