@@ -421,15 +421,16 @@ void StreamLane::Forget(Key key) {
 
 absl::Status StreamLane::SetRing(int64_t bytes) {
   absl::MutexLock lock(&mutex_);
+  // Without a ring nothing more is fetched into the old one, which lives as long as what uses it.
+  std::shared_ptr<Ring> old = std::move(ring_);
   for (auto& [key, track] : tracks_) DropAll(track);
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return copying_ == nullptr; };
   mutex_.Await(absl::Condition(&idle));
   return RunTorch([&]() -> absl::Status {
     mutex_.AssertHeld();
-    // Nothing on the device may still write to the old one.
-    if (has_streams() && ring_ != nullptr)
+    if (has_streams() && old != nullptr)
       c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
-    ring_ = nullptr;
+    old = nullptr;
     if (bytes == 0) return absl::OkStatus();
     ring_ = std::make_shared<Ring>(
         at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(device_)), meter_, index_);

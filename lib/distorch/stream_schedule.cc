@@ -15,11 +15,11 @@ constexpr int kCountedSteps = 4;
 class StepSimulation {
  public:
   StepSimulation(std::span<const StreamUnit> units, std::span<const LinkSpeed> links,
-                 int64_t staging_bytes)
+                 int64_t ring_bytes)
       : units_(units),
         links_(links),
         queues_({links.begin(), links.end()}),
-        ring_(staging_bytes),
+        ring_(ring_bytes),
         schedule_(CrossingBytes(units), &ring_),
         fetched_(schedule_.size()) {
     result_.exposed_seconds.assign(links.size(), 0);
@@ -152,6 +152,10 @@ void StagingRing::Release(int64_t offset) {
   }
 }
 
+int64_t RingSize(int64_t staging_bytes, int64_t elsewhere) {
+  return std::min(staging_bytes, elsewhere / 2);
+}
+
 StreamSchedule::StreamSchedule(std::vector<int64_t> bytes, StagingRing* ring, uint64_t first)
     : bytes_(std::move(bytes)), ring_(ring), turn_(first), next_fetch_(first) {}
 
@@ -191,8 +195,8 @@ std::array<double, 2> ExposedSeconds(const std::array<double, 2>& seconds, doubl
 }
 
 StreamPrediction PredictStep(std::span<const StreamUnit> units, std::span<const LinkSpeed> links,
-                             int64_t staging_bytes) {
-  return StepSimulation(units, links, staging_bytes).Run();
+                             int64_t ring_bytes) {
+  return StepSimulation(units, links, ring_bytes).Run();
 }
 
 }  // namespace distorch

@@ -46,6 +46,11 @@ class StagingRing {
   std::deque<Piece> pieces_;  // oldest first
 };
 
+// The size of a component's ring where `staging_bytes` are allowed and `elsewhere` bytes are stored
+// away from where they compute: at most half of these, or there would be little point in storing
+// them elsewhere.
+int64_t RingSize(int64_t staging_bytes, int64_t elsewhere);
+
 // What to fetch next, given an order of uses that repeats itself: always the next one that is not
 // fetched yet, as soon as the ring holds it, never further ahead than one whole round. What is too
 // large for the ring is left to be fetched when it is used, and nothing overtakes it. Not
@@ -122,11 +127,11 @@ struct StreamPrediction {
   int64_t peak_staging_bytes = 0;  // at most the ring's size
 };
 
-// What one of many equal steps takes once its order is known. `staging_bytes` is the ring's size;
-// 0: every unit waits for its own transfer. Copies over one link follow one another, copies over
-// different links overlap. Deterministic; linear in the number of units.
+// What one of many equal steps takes once its order is known, with a ring of `ring_bytes`
+// (RingSize); 0: every unit waits for its own transfer. Copies over one link follow one another,
+// copies over different links overlap. Deterministic; linear in the number of units.
 StreamPrediction PredictStep(std::span<const StreamUnit> units, std::span<const LinkSpeed> links,
-                             int64_t staging_bytes);
+                             int64_t ring_bytes);
 
 }  // namespace distorch
 

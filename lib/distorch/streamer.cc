@@ -99,8 +99,8 @@ void Streamer::Fit(Place& place, int64_t free_bytes) {
   int64_t use = 0;
   for (const auto& [stream, bytes] : place.elsewhere) use = std::max(use, bytes);
   const int64_t now = place.lane->ring_bytes();
-  const int64_t wanted = std::min(options_.staging_bytes, use);
-  const int64_t bytes = std::min(wanted, now + free_bytes / kFreePart);
+  const int64_t bytes =
+      std::min(RingSize(options_.staging_bytes, use), now + free_bytes / kFreePart);
   if (bytes <= now) return;
   DropRing(place);
   auto reserved = ledger_->Reserve("staging", {{place.id, bytes}}, {{place.id, free_bytes + now}},

@@ -72,9 +72,9 @@ class Streamer {
 
   std::unique_ptr<WeightStream> Open();
 
-  // Gives every device that open streams compute on its ring: as large as the option says and they
-  // have use for, but no more than a quarter of the device's free memory. Never fails: a ring that
-  // does not fit is smaller, or there is none. Call it when a load has ended.
+  // Gives every device that open streams compute on its ring (RingSize), of no more than a quarter
+  // of the device's free memory. Never fails: a ring that does not fit is smaller, or there is
+  // none. Call it when a load has ended.
   void FitRings(const BytesByDevice& free_now) ABSL_LOCKS_EXCLUDED(mutex_);
   // Frees all rings, until the next FitRings.
   void DropRings() ABSL_LOCKS_EXCLUDED(mutex_);

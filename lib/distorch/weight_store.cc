@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "lib/base/torch_dtype.h"
+#include "lib/distorch/streamer.h"
 
 namespace distorch {
 namespace {
@@ -25,6 +26,10 @@ bool PiecesAreWholeBlocks(const NamedTensor& tensor) {
 }
 
 }  // namespace
+
+WeightStore::WeightStore(const NamedTensors* tensors) : tensors_(tensors) {}
+
+WeightStore::~WeightStore() = default;
 
 Param WeightStore::Declare(const std::string& tensor_name, const std::vector<int64_t>& shape,
                            IfMissing if_missing) {

@@ -17,10 +17,12 @@
 #include "lib/distorch/ledger.h"
 #include "lib/distorch/named_tensor.h"
 #include "lib/distorch/planner.h"
-#include "lib/distorch/streamer.h"
 #include "lib/distorch/weight_slot.h"
 
 namespace distorch {
+
+class Streamer;
+class WeightStream;
 
 // A part of a model that runs on one device as a whole (lib/nn/unit.h), with the slots from
 // first_slot to before end_slot.
@@ -39,7 +41,8 @@ enum class IfMissing { kError, kIdentity };
 class WeightStore {
  public:
   // `tensors` is read only during construction of the skeleton.
-  explicit WeightStore(const NamedTensors* tensors) : tensors_(tensors) {}
+  explicit WeightStore(const NamedTensors* tensors);
+  ~WeightStore();
 
   // Declares the next block: parameter NAME.WEIGHT_NAME of `weight_shape` and, if `bias_size` > 0,
   // NAME.bias. A missing tensor, a wrong shape or a type that is no float is remembered for

@@ -240,7 +240,9 @@ UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
   for (const auto& component : closed) {
     if (kept.contains(component)) continue;
     for (const DeviceBytes& device : component->placement.devices) {
-      receipt.freed_bytes[device.device] += device.measured_bytes;
+      // What stayed on disk took nothing that could be freed.
+      if (device.device != kDisk.ToString())
+        receipt.freed_bytes[device.device] += device.measured_bytes;
     }
   }
   closed.clear();  // frees the weights, before anybody is told that they are free

@@ -130,32 +130,36 @@ class StreamerGridTest : public StreamerTest, public testing::WithParamInterface
 
 TEST_P(StreamerGridTest, AStepTakesWhatIsPredictedAndHidesTheTransfers) {
   const Case& c = GetParam();
-  constexpr int kBlocks = 60;
+  constexpr int kBlocks = 90;
   std::mt19937 random(1);
   const LinkSpeed link{c.gb_per_second * 1e9, 1e-6};
   std::vector<StreamUnit> units;
   double compute = 0, transfer = 0;
-  int64_t model_bytes = 0;
+  int64_t model_bytes = 0, elsewhere = 0;
   for (int i = 0; i < kBlocks; ++i) {
     const bool offloaded = c.split == Split::kAll ||
                            (c.split == Split::kTail && i >= kBlocks / 2) ||
                            (c.split == Split::kSpread && i % 2 == 1);
     const int64_t bytes = (8 + static_cast<int64_t>(random() % 24)) * kKiB;
     blocks_.push_back(Block(i, bytes, offloaded ? kHost : Sim(0)));
-    // As the ring takes them: each of the two tensors from a multiple of 512 on.
     units.push_back({.bytes = bytes,
                      .link = offloaded ? 0 : -1,
                      .compute_seconds = 1 + static_cast<double>(random() % 4)});
     model_bytes += bytes;
     compute += units.back().compute_seconds;
-    if (offloaded) transfer += link.Seconds(bytes);
+    if (offloaded) {
+      transfer += link.Seconds(bytes);
+      elsewhere += bytes;
+    }
   }
   const double scale = c.compute_per_transfer * transfer / compute;
   compute *= scale;
   std::vector<double> seconds;
   for (StreamUnit& unit : units) seconds.push_back(unit.compute_seconds *= scale);
 
-  const int64_t budget = model_bytes / (c.split == Split::kTail ? 3 : 4);
+  // A tail is the worst case: while its blocks compute, the link has only that part of the step,
+  // but for what the ring holds by then.
+  const int64_t budget = RingSize(model_bytes / (c.split == Split::kTail ? 2 : 4), elsewhere);
   Start(absl::StrCat("cpu-cuda:0=", c.gb_per_second, "GB/s,1us"), budget);
   const auto stream = Open();
   Pass(*stream, seconds);
@@ -184,7 +188,7 @@ TEST_P(StreamerGridTest, AStepTakesWhatIsPredictedAndHidesTheTransfers) {
 
 std::vector<Case> Grid() {
   std::vector<Case> cases;
-  for (double speed : {3.0, 25.0, 50.0}) {
+  for (double speed : {3.0, 25.0}) {
     for (double ratio : {0.5, 1.0, 2.0, 4.0}) {
       for (Split split : {Split::kAll, Split::kTail, Split::kSpread})
         cases.push_back({speed, ratio, split});
@@ -299,7 +303,8 @@ TEST_F(StreamerTest, RingsTakeAPartOfWhatIsFreeAndGiveWay) {
   EXPECT_EQ(ledger_.Use().at(kCuda0).staging_bytes, 16 * kMiB);
   EXPECT_EQ(ledger_.Use().at(kCuda0).weights_bytes, 0);
   streamer_->FitRings({{kCuda0, 48 * kMiB}});
-  EXPECT_EQ(streamer_->RingBytes(), (BytesByDevice{{kCuda0, 28 * kMiB}})) << "it grows";
+  EXPECT_EQ(streamer_->RingBytes(), (BytesByDevice{{kCuda0, 20 * kMiB}}))
+      << "it grows, to half of what is elsewhere";
   const StagedWeights held = stream->Bring(blocks_[0], Sim(0));
   streamer_->DropRings();
   EXPECT_TRUE(streamer_->RingBytes().empty());

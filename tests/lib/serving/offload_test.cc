@@ -9,9 +9,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "lib/serving/daemon_core.h"
 #include "tests/support/core_client.h"
-#include "tests/support/golden_checkpoint.h"
 #include "tests/support/temp_folder.h"
 
 namespace distorch {
@@ -22,9 +22,8 @@ using testing::HasSubstr;
 class OffloadTest : public testing::Test {
  protected:
   OffloadTest() {
-    const auto path = GoldenCheckpoint(DISTORCH_GOLDEN_DIR, "sd1", DISTORCH_GOLDEN_CACHE);
-    EXPECT_TRUE(path.ok()) << path.status();
-    std::filesystem::copy_file(*path, folder_.File(kName));
+    std::filesystem::copy_file(absl::StrCat(DISTORCH_DEMO_DIR, "/shapes-sd1.safetensors"),
+                               folder_.File(kName));
   }
   ~OffloadTest() override {
     if (core_ == nullptr) return;
@@ -117,7 +116,7 @@ TEST_F(OffloadTest, WhatStaysOnDiskTakesNoMemory) {
     const auto disk = std::find_if(component.devices.begin(), component.devices.end(),
                                    [](const DeviceBytes& d) { return d.device == "disk"; });
     ASSERT_NE(disk, component.devices.end());
-    EXPECT_GT(disk->measured_bytes, 1 << 20);
+    EXPECT_GT(disk->measured_bytes, 100 << 10);
     EXPECT_EQ(disk->measured_bytes, disk->planned_bytes);
     EXPECT_EQ(component.compute_device, "cuda:0");
   }
@@ -128,7 +127,7 @@ TEST_F(OffloadTest, WhatStaysOnDiskTakesNoMemory) {
       all += bytes;
     }
   }
-  EXPECT_GT(on_disk, all / 2);
+  EXPECT_GT(on_disk, all / 3);
   const auto devices = Devices();
   EXPECT_EQ(devices.at("cuda:0").weights_bytes + devices.at("cpu").weights_bytes, in_memory);
   EXPECT_EQ(devices.at("cuda:0").total_bytes - devices.at("cuda:0").free_bytes, in_memory)
