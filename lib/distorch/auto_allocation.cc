@@ -61,7 +61,7 @@ class Search {
     }
     if (options_.leaves_room_to_stage) {
       int64_t& usable = options_.usable_bytes[Index(model_.compute)];
-      usable -= std::min(model_.staging_bytes, usable / 4);
+      usable -= std::min(RingSize(model_.staging_bytes, total_ - usable), usable / 4);
       need_ = std::max<int64_t>(0, total_ - usable);
     }
     TryNodeModes();

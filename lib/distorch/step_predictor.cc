@@ -152,6 +152,7 @@ double StepPredictor::Seconds(std::span<const int> assignment,
   std::vector<StreamUnit> stream;
   stream.reserve(assignment.size() + 1);
   size_t unit = 0;  // the first that does not end before the block
+  int64_t elsewhere = 0;
   for (size_t i = 0; i < assignment.size(); ++i) {
     const std::vector<StepWork::Unit>& units = model_.work.units;
     while (unit < units.size() && units[unit].blocks.end <= i) ++unit;
@@ -163,6 +164,7 @@ double StepPredictor::Seconds(std::span<const int> assignment,
       step.compute_seconds += InputSeconds(units[unit], device, unit_devices);
     if (device == model_.compute) {
       const LinkPath& path = PathOf(assignment[i], device);
+      if (assignment[i] != device) elsewhere += model_.bytes[i];
       if (path.first >= 0 || path.second >= 0) step.bytes = model_.bytes[i];
       step.link = path.first >= 0 ? path.first : path.second;
       step.second_link = path.first >= 0 ? path.second : -1;
@@ -174,7 +176,7 @@ double StepPredictor::Seconds(std::span<const int> assignment,
     stream.emplace_back().compute_seconds =
         TransferSeconds(unit_devices.back(), model_.compute, model_.work.output_bytes);
   }
-  return PredictStep(stream, links_, model_.staging_bytes).step_seconds;
+  return PredictStep(stream, links_, RingSize(model_.staging_bytes, elsewhere)).step_seconds;
 }
 
 }  // namespace distorch

@@ -25,7 +25,7 @@ struct StepModel {
   std::vector<DeviceSpeed> speeds;  // parallel to devices; of no matter for those that hold only
   LinkTable links;
   int compute = 0;            // position in devices
-  int64_t staging_bytes = 0;  // what may be fetched ahead on the compute device
+  int64_t staging_bytes = 0;  // allowed on the compute device, as RingSize takes it
   // Computing takes so much longer than what a speed says: learned from steps that were measured.
   double compute_factor = 1;
 };
