@@ -15,5 +15,5 @@ target_link_directories(distorch_torch INTERFACE ${DISTORCH_TORCH_DIR}/lib)
 target_link_options(distorch_torch INTERFACE -Wl,-rpath,${DISTORCH_TORCH_DIR}/lib -Wl,--allow-shlib-undefined)
 # Not libtorch.so, which needs libtorch_cuda.so and all of NVIDIA's libraries: lib/device loads the CUDA half at run time
 # where there is a driver, so one program serves every machine.
-target_link_libraries(distorch_torch INTERFACE torch_cpu c10)
+target_link_libraries(distorch_torch INTERFACE torch_cpu c10 ${DISTORCH_TORCH_DIR}/lib/libgomp.so.1)
 message(STATUS "LibTorch: ${DISTORCH_TORCH_DIR}")

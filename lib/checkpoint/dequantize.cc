@@ -1,12 +1,12 @@
 #include "lib/checkpoint/dequantize.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <optional>
 #include <vector>
 
+#include "lib/base/parallel.h"
 #include "lib/checkpoint/dequantize_cuda.h"
 #include "lib/checkpoint/dequantize_host.h"
 
@@ -35,7 +35,7 @@ void DequantizeOnHost(DType dtype, const std::byte* blocks, const at::Tensor& ou
   auto* const data = static_cast<char*>(out.mutable_data_ptr());
   const auto item = static_cast<int64_t>(out.element_size());
   const int64_t chunks = (count + kChunkElements - 1) / kChunkElements;
-  at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+  ParallelFor(0, chunks, 1, [&](int64_t first, int64_t last) {
     std::vector<float> buffer;
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * kChunkElements;

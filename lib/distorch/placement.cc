@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "lib/base/parallel.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_dtype.h"
 #include "lib/base/torch_status.h"
@@ -216,7 +217,7 @@ absl::Status ReadAll(const CheckpointFile& file, Work* work, const CancelToken& 
   // are never oversubscribed.
   const int64_t readers =
       std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(work->size()));
-  at::parallel_for(0, readers, 1, [&](int64_t begin, int64_t end) {
+  ParallelFor(0, readers, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) work->Read(file, cancel);
   });
   return work->status();
@@ -243,6 +244,7 @@ absl::StatusOr<Destination> MakeDestination(const CheckpointFile& file, const Pa
   destination.tensor = Allocate(param, dtype, device);
   if (param.scale != nullptr) {
     ASSIGN_OR_RETURN(destination.file_scale, ReadScale(file, *param.scale));
+    destination.format.file_scale = destination.file_scale;
     if (destination.as_in_file()) destination.format.scale = destination.file_scale;
   }
   return destination;

@@ -56,7 +56,8 @@ struct Param {
 struct StorageFormat {
   // Quantized: the tensor is the blocks' bytes.
   DType dtype = DType::kF32;
-  float scale = 1;  // what is stored is to be multiplied by it
+  float scale = 1;       // what is stored is to be multiplied by it
+  float file_scale = 1;  // the parameter's values are the file's times this
 };
 
 // Weight and bias ready for one layer's forward pass. Copies brought from another device or
@@ -124,6 +125,8 @@ class WeightSlot {
   // Who brings the weights to where they compute; outlives what it brings. Null: they are copied
   // when they are asked for.
   void set_stream(const WeightStream* stream) { stream_ = stream; }
+  // What the file's values of a parameter were to be multiplied by; the slot is filled.
+  float file_scale(size_t param) const { return formats_[param].file_scale; }
   void Clear();
 
   // The adapters' side, after Share and before use. `param` indexes params(). Patches apply in the

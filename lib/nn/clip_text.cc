@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "lib/nn/attention.h"
+
 namespace distorch::nn {
 
 class ClipTextLayer {

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "lib/nn/attention.h"
 #include "lib/nn/rotary.h"
 #include "lib/nn/unet.h"
 #include "lib/nn/unit.h"

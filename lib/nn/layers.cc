@@ -54,17 +54,4 @@ at::Tensor Embedding::Forward(const at::Tensor& ids, at::ScalarType dtype) const
   return at::embedding(w.weight(), ids);
 }
 
-at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
-                     const at::Tensor& mask, bool causal) {
-  const int64_t batch = q.size(0), width = q.size(2);
-  auto split = [&](const at::Tensor& t) {
-    return t.view({t.size(0), t.size(1), heads, t.size(2) / heads}).transpose(1, 2);
-  };
-  const std::optional<at::Tensor> bias =
-      mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
-  at::Tensor out =
-      at::scaled_dot_product_attention(split(q), split(k), split(v), bias, 0.0, causal);
-  return out.transpose(1, 2).reshape({batch, q.size(1), width});
-}
-
 }  // namespace distorch::nn

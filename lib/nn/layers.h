@@ -92,11 +92,6 @@ class Embedding {
   int64_t count_;
 };
 
-/// softmax(q kᵀ / sqrt(d) + mask) v for [N, T, heads·d] inputs; `mask` broadcasts to [N, heads, Tq,
-/// Tk] or is undefined.
-at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
-                     const at::Tensor& mask = {}, bool causal = false);
-
 }  // namespace distorch::nn
 
 #endif  // LIB_NN_LAYERS_H_

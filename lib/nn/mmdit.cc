@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "lib/nn/attention.h"
 #include "lib/nn/unet.h"
 #include "lib/nn/unit.h"
 

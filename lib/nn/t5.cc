@@ -6,6 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include "lib/nn/attention.h"
+
 namespace distorch::nn {
 namespace {
 

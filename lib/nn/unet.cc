@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "lib/nn/attention.h"
 #include "lib/nn/unit.h"
 
 namespace distorch::nn {
@@ -299,7 +300,9 @@ at::Tensor UNet::Forward(const at::Tensor& x, const at::Tensor& timesteps,
 
   Pass pass(x);
   Shared shared_embedding(std::move(embedding)), shared_context(context);
-  at::Tensor h = x;
+  // Channels last: what convolutions are fastest with, and a feature map's pixels are tokens as
+  // they lie.
+  at::Tensor h = x.contiguous(at::MemoryFormat::ChannelsLast);
   std::vector<at::Tensor> skips;
   for (const auto& block : input_blocks_) {
     h = block->Forward(pass, std::move(h), {}, shared_embedding, shared_context, std::nullopt);

@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "lib/nn/attention.h"
+
 namespace distorch::nn {
 namespace {
 
@@ -121,7 +123,8 @@ VaeEncoder::VaeEncoder(const Scope& scope, const VaeConfig& config)
 VaeEncoder::~VaeEncoder() = default;
 
 at::Tensor VaeEncoder::Forward(const at::Tensor& x) const {
-  at::Tensor h = impl_->conv_in.Forward(x);
+  // Channels last, as in the UNet.
+  at::Tensor h = impl_->conv_in.Forward(x.contiguous(at::MemoryFormat::ChannelsLast));
   for (const Level& level : impl_->levels) {
     for (const ResNetBlock& block : level.blocks) h = block.Forward(h);
     // The published models were trained with padding on the right and the bottom only.
@@ -168,7 +171,8 @@ VaeDecoder::VaeDecoder(const Scope& scope, const VaeConfig& config)
 VaeDecoder::~VaeDecoder() = default;
 
 at::Tensor VaeDecoder::Forward(const at::Tensor& z) const {
-  at::Tensor h = impl_->middle.Forward(impl_->conv_in.Forward(z));
+  at::Tensor h = impl_->conv_in.Forward(z.contiguous(at::MemoryFormat::ChannelsLast));
+  h = impl_->middle.Forward(h);
   for (size_t i = impl_->levels.size(); i-- > 0;) {
     const Level& level = impl_->levels[i];
     for (const ResNetBlock& block : level.blocks) h = block.Forward(h);

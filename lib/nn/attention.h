@@ -1,0 +1,19 @@
+// Multi-head attention over token sequences.
+#ifndef LIB_NN_ATTENTION_H_
+#define LIB_NN_ATTENTION_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace distorch::nn {
+
+/// softmax(q kᵀ / sqrt(d) + mask) v for [N, T, heads·d] inputs; `mask` broadcasts to [N, heads, Tq,
+/// Tk] or is undefined. On CPUs, float32 without a mask runs in this project's kernel
+/// (lib/nn/attention_kernel.h), everything else in LibTorch's. Throws as LibTorch does.
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
+                     const at::Tensor& mask = {}, bool causal = false);
+
+}  // namespace distorch::nn
+
+#endif  // LIB_NN_ATTENTION_H_
