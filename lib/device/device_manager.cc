@@ -142,12 +142,18 @@ DeviceSnapshot DeviceManager::CpuSnapshot() const {
 
 c10::ScalarType DeviceManager::ComputeDtype(const DeviceId& device,
                                             c10::ScalarType file_dtype) const {
-  if (compute_dtype_) return *compute_dtype_;
   if (simulated_ || device.is_cpu()) {
-    return processor_.has_bfloat16 ? c10::kBFloat16 : c10::kFloat;
+    const c10::ScalarType wanted = compute_dtype_.value_or(c10::kBFloat16);
+    return wanted == c10::kBFloat16 && processor_.has_bfloat16 ? wanted : c10::kFloat;
   }
+  if (compute_dtype_) return *compute_dtype_;
   return c10::isReducedFloatingType(file_dtype) && c10::elementSize(file_dtype) == 2 ? file_dtype
                                                                                      : c10::kFloat;
+}
+
+c10::ScalarType DeviceManager::StorageDtype(const DeviceId& device,
+                                            c10::ScalarType file_dtype) const {
+  return compute_dtype_.value_or(ComputeDtype(device, file_dtype));
 }
 
 }  // namespace distorch

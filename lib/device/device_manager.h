@@ -67,9 +67,13 @@ class DeviceManager {
 
   // The dtype layers compute in on `device` for weights stored in the file as `file_dtype`: the
   // --compute_dtype flag, or for "auto" bfloat16 on CPUs with AVX512-BF16 or AMX and float32 on
-  // others; on a CUDA device the file's dtype if it is a 16-bit float, else float32. A simulated
-  // device computes on the CPU and follows its rule.
+  // others; on a CUDA device the file's dtype if it is a 16-bit float, else float32. A CPU computes
+  // in float32 where it would only emulate the 16-bit type asked for, some ten times slower.
+  // A simulated device computes on the CPU and follows its rule.
   c10::ScalarType ComputeDtype(const DeviceId& device, c10::ScalarType file_dtype) const;
+  // The dtype in which `device`, when it is a CPU that computes, stores such weights: the flag's,
+  // even where the layers then compute in float32, for half the memory; else ComputeDtype.
+  c10::ScalarType StorageDtype(const DeviceId& device, c10::ScalarType file_dtype) const;
 
  private:
   DeviceManager() = default;

@@ -118,8 +118,7 @@ absl::StatusOr<SimulatedDevice> ParseEntry(const std::string& entry) {
   const std::vector<std::string> amounts = absl::StrSplit(parts.second, absl::MaxSplits('@', 1));
   SimulatedDevice device;
   ASSIGN_OR_RETURN(device.device, ParseDeviceId(parts.first));
-  if (device.device.is_disk())
-    return absl::InvalidArgumentError("disk has no memory to simulate");
+  if (device.device.is_disk()) return absl::InvalidArgumentError("disk has no memory to simulate");
   ASSIGN_OR_RETURN(device.total_bytes, ParseByteSize(amounts[0]));
   if (device.total_bytes == 0) return absl::InvalidArgumentError("the amount must be above zero");
   if (amounts.size() > 1) {

@@ -38,15 +38,19 @@ AllocationFields ClipFields(const LoadSpec& spec) {
 }
 
 // Lays the slots out as `device_of` says, the buffers on `compute`, and fills everything that
-// follows from it.
+// follows from it; of the identity, the types.
 ComponentLoadPlan LayOut(ComponentKind kind, std::unique_ptr<nn::Component> component,
                          const DeviceId& compute, const std::vector<DeviceId>& device_of,
                          std::optional<DType> weight_dtype, const DeviceManager& devices) {
   ComponentLoadPlan plan;
   plan.kind = kind;
-  const c10::ScalarType dtype = devices.ComputeDtype(compute, MainDtype(component->store()));
+  const c10::ScalarType file_dtype = MainDtype(component->store());
+  const c10::ScalarType dtype = devices.ComputeDtype(compute, file_dtype);
+  const c10::ScalarType stored = devices.StorageDtype(compute, file_dtype);
   component->set_compute({devices.TorchDevice(compute), dtype});
-  const StorageRule storage(compute, dtype, weight_dtype);
+  const StorageRule storage(compute, stored, weight_dtype);
+  plan.identity = c10::toString(dtype);
+  if (stored != dtype) absl::StrAppend(&plan.identity, " of ", c10::toString(stored));
 
   plan.placement.component = kind == ComponentKind::kModel ? "unet" : ComponentKindName(kind);
   plan.placement.compute_device = compute.ToString();
@@ -107,7 +111,7 @@ absl::StatusOr<ComponentLoadPlan> PlanSplit(SplitRequest request,
   ComponentLoadPlan plan = LayOut(request.kind, std::move(component), split.step.compute, device_of,
                                   request.weight_dtype, context.devices);
   plan.placement.allocation = FormatAllocation(request.fields);
-  plan.identity = absl::StrCat(request.request, "|", c10::toString(split.step.dtype));
+  plan.identity = absl::StrCat(request.request, "|", plan.identity);
   if (!split.decided.empty()) absl::StrAppend(&plan.placement.allocation, " = ", split.decided);
   if (!split.digest.empty()) absl::StrAppend(&plan.identity, "|", split.digest);
   plan.unit_devices = UnitDevices(split.step, *context.forecasts, context.devices);
@@ -137,8 +141,7 @@ ComponentLoadPlan PlanVae(std::unique_ptr<nn::Component> component, const Device
   ComponentLoadPlan plan =
       LayOut(ComponentKind::kVae, std::move(component), device, device_of, std::nullopt, devices);
   plan.placement.allocation = device.ToString();
-  plan.identity = absl::StrCat(plan.placement.allocation, "|",
-                               c10::toString(plan.component->compute().dtype), "|");
+  plan.identity = absl::StrCat(plan.placement.allocation, "|", plan.identity, "|");
   plan.fields = {{"vae_device", device.ToString()}};
   return plan;
 }

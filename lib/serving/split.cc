@@ -92,8 +92,11 @@ class Decision {
 
   // The blocks' bytes where they are assigned to.
   void MeasureBlocks() {
-    const StorageRule storage(step_.compute, step_.dtype, request_.weight_dtype);
-    const auto& slots = request_.component->store().slots();
+    const WeightStore& store = request_.component->store();
+    const StorageRule storage(step_.compute,
+                              context_.devices.StorageDtype(step_.compute, MainDtype(store)),
+                              request_.weight_dtype);
+    const auto& slots = store.slots();
     for (size_t i = 0; i < slots.size(); ++i) {
       const DeviceId& device =
           context_.forecasts->devices()[static_cast<size_t>(step_.assignment[i])];

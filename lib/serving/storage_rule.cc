@@ -36,11 +36,9 @@ c10::ScalarType MainDtype(const WeightStore& store) {
   return ToScalarType(most->first);
 }
 
-StorageRule::StorageRule(DeviceId compute, c10::ScalarType compute_dtype,
+StorageRule::StorageRule(DeviceId compute, c10::ScalarType dtype,
                          std::optional<DType> override_dtype)
-    : compute_(std::move(compute)),
-      compute_dtype_(ToDType(compute_dtype)),
-      override_(override_dtype) {}
+    : compute_(std::move(compute)), dtype_(ToDType(dtype)), override_(override_dtype) {}
 
 std::vector<DType> StorageRule::DtypesFor(const WeightSlot& slot, const DeviceId& device) const {
   std::vector<DType> dtypes;
@@ -51,7 +49,7 @@ std::vector<DType> StorageRule::DtypesFor(const WeightSlot& slot, const DeviceId
 DType StorageRule::DtypeFor(DType file_dtype, const DeviceId& device) const {
   if (override_) return *override_;
   const bool stays = IsQuantized(file_dtype) || IsFloat8(file_dtype);
-  return device.is_cpu() && compute_.is_cpu() && !stays ? compute_dtype_ : file_dtype;
+  return device.is_cpu() && compute_.is_cpu() && !stays ? dtype_ : file_dtype;
 }
 
 }  // namespace distorch

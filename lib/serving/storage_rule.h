@@ -26,7 +26,8 @@ c10::ScalarType MainDtype(const WeightStore& store);
 // and fp8 ones stay small even there.
 class StorageRule {
  public:
-  StorageRule(DeviceId compute, c10::ScalarType compute_dtype, std::optional<DType> override_dtype);
+  // `dtype` is what a CPU that computes stores: DeviceManager::StorageDtype.
+  StorageRule(DeviceId compute, c10::ScalarType dtype, std::optional<DType> override_dtype);
 
   std::vector<DType> DtypesFor(const WeightSlot& slot, const DeviceId& device) const;
 
@@ -34,7 +35,7 @@ class StorageRule {
   DType DtypeFor(DType file_dtype, const DeviceId& device) const;
 
   DeviceId compute_;
-  DType compute_dtype_;
+  DType dtype_;
   std::optional<DType> override_;
 };
 

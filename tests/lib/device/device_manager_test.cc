@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -88,13 +89,19 @@ TEST(DeviceManagerTest, RealDevicesAreThoseOfThisMachine) {
   }
 }
 
-TEST(DeviceManagerTest, ComputeDtypeFollowsTheFlag) {
-  const std::vector<std::pair<std::string, at::ScalarType>> flags = {
-      {"fp32", at::kFloat}, {"bf16", at::kBFloat16}, {"fp16", at::kHalf}};
-  for (const auto& [flag, dtype] : flags) {
+TEST(DeviceManagerTest, DtypesFollowTheFlagAsFarAsTheCpuCan) {
+  const at::ScalarType bf16 = ReadHostProcessor().has_bfloat16 ? at::kBFloat16 : at::kFloat;
+  const std::vector<std::tuple<std::string, at::ScalarType, at::ScalarType>> flags = {
+      {"fp32", at::kFloat, at::kFloat},
+      {"bf16", bf16, at::kBFloat16},
+      {"fp16", at::kFloat, at::kHalf}};
+  for (const auto& [flag, compute, stored] : flags) {
     const auto manager = Simulated("cuda:0=1GiB", flag);
-    EXPECT_EQ(manager->ComputeDtype(kCuda0, at::kFloat), dtype);
-    EXPECT_EQ(manager->ComputeDtype(kCpu, at::kHalf), dtype);
+    for (const DeviceId& device : {kCuda0, kCpu}) {
+      EXPECT_EQ(manager->ComputeDtype(device, at::kFloat), compute) << flag;
+      EXPECT_EQ(manager->ComputeDtype(device, at::kHalf), compute) << flag;
+      EXPECT_EQ(manager->StorageDtype(device, at::kHalf), stored) << flag;
+    }
   }
 }
 
@@ -103,6 +110,7 @@ TEST(DeviceManagerTest, AutomaticComputeDtypeIsWhatTheCpuMultipliesBest) {
   const at::ScalarType best = ReadHostProcessor().has_bfloat16 ? at::kBFloat16 : at::kFloat;
   EXPECT_EQ(manager->ComputeDtype(kCuda0, at::kHalf), best);
   EXPECT_EQ(manager->ComputeDtype(kCpu, at::kFloat), best);
+  EXPECT_EQ(manager->StorageDtype(kCpu, at::kHalf), best);
 }
 
 TEST(DeviceManagerTest, ErrorsNameTheFlagAndThePiece) {
