@@ -1,8 +1,8 @@
 #include "lib/lora/adapter.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -154,52 +154,6 @@ class Planner {
   std::map<std::tuple<std::string, size_t, int64_t, int64_t>, PatchPlan> patches_;
 };
 
-absl::StatusOr<ByPart<at::Tensor>> ReadParts(const CheckpointFile& file, const PatchPlan& plan,
-                                             const c10::Device& device) {
-  ByPart<at::Tensor> tensors;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    if (plan.tensors[i] == nullptr) continue;
-    ASSIGN_OR_RETURN(const at::Tensor tensor, ReadTensor(file, *plan.tensors[i]));
-    tensors[i] = tensor.to(device);
-  }
-  return tensors;
-}
-
-// The tensors of every patch, read by LibTorch's own threads: an adapter is hundreds of small
-// tensors, and most of the time goes into memory that is touched for the first time.
-absl::StatusOr<std::vector<ByPart<at::Tensor>>> ReadAllParts(const CheckpointFile& file,
-                                                             const AdapterPlan& plan,
-                                                             const c10::Device& device,
-                                                             const CancelToken& cancel) {
-  std::vector<absl::StatusOr<ByPart<at::Tensor>>> read(plan.patches.size(),
-                                                       absl::UnknownError("not read"));
-  at::parallel_for(0, static_cast<int64_t>(read.size()), 1, [&](int64_t begin, int64_t end) {
-    c10::InferenceMode no_autograd;  // thread-local: the pool's threads do not inherit it
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      const absl::Status go_on = cancel.Check();
-      if (go_on.ok()) {
-        read[i] = ReadParts(file, plan.patches[i], device);
-      } else {
-        read[i] = go_on;
-      }
-    }
-  });
-  std::vector<ByPart<at::Tensor>> parts;
-  for (auto& result : read) {
-    RETURN_IF_ERROR(result.status());
-    parts.push_back(*std::move(result));
-  }
-  return parts;
-}
-
-int64_t Bytes(const ByPart<at::Tensor>& tensors) {
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : tensors) {
-    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
-  }
-  return bytes;
-}
-
 // The reference rounds what it stores on the CPU in fp8.
 bool IsFp8OnCpu(const WeightSlot& slot, size_t param) {
   const at::Tensor& stored = slot.stored()[param];
@@ -210,14 +164,18 @@ bool IsFp8OnCpu(const WeightSlot& slot, size_t param) {
 
 }  // namespace
 
-int64_t AdapterPlan::bytes() const {
-  int64_t bytes = 0;
+std::vector<const TensorInfo*> AdapterPlan::tensors() const {
+  absl::flat_hash_set<const TensorInfo*> unique;
   for (const PatchPlan& patch : patches) {
     for (const TensorInfo* tensor : patch.tensors) {
-      if (tensor != nullptr) bytes += static_cast<int64_t>(tensor->bytes);
+      if (tensor != nullptr) unique.insert(tensor);
     }
   }
-  return bytes;
+  std::vector<const TensorInfo*> sorted(unique.begin(), unique.end());
+  std::sort(sorted.begin(), sorted.end(), [](const TensorInfo* a, const TensorInfo* b) {
+    return std::tie(a->file, a->offset, a->name) < std::tie(b->file, b->offset, b->name);
+  });
+  return sorted;
 }
 
 absl::StatusOr<AdapterPlan> PlanAdapter(const CheckpointFile& file, const AdapterModules& modules,
@@ -231,28 +189,24 @@ absl::StatusOr<AdapterPlan> PlanAdapter(const CheckpointFile& file, const Adapte
   return planner.Take();
 }
 
-absl::StatusOr<int64_t> AttachAdapter(const CheckpointFile& file, const AdapterPlan& plan,
-                                      const AttachOptions& options, const CancelToken& cancel) {
-  return RunTorchOr<int64_t>([&]() -> absl::StatusOr<int64_t> {
-    ASSIGN_OR_RETURN(std::vector<ByPart<at::Tensor>> parts,
-                     ReadAllParts(file, plan, options.device, cancel));
-    int64_t bytes = 0;
+void AttachAdapter(const AdapterPlan& plan, const AdapterTensors& tensors,
+                   const AttachOptions& options) {
+  for (const PatchPlan& patch : plan.patches) {
+    const Target& target = patch.target;
+    ByPart<at::Tensor> parts;
     for (size_t i = 0; i < parts.size(); ++i) {
-      const PatchPlan& patch = plan.patches[i];
-      bytes += Bytes(parts[i]);
-      const Target& target = patch.target;
-      target.slot->AddPatch(target.param, std::make_shared<AdapterPatch>(
-                                              AdapterPatch::Options{patch.algorithm, target.rows,
-                                                                    patch.scale, options.strength},
-                                              std::move(parts[i])));
-      if (options.round_to_fp8 && IsFp8OnCpu(*target.slot, target.param)) {
-        const char* const end = target.param == 0 ? ".weight" : ".bias";
-        target.slot->set_rounding(target.param, std::make_shared<StochasticRounding>(RoundingSeed(
-                                                    absl::StrCat(target.slot->name(), end))));
-      }
+      if (patch.tensors[i] != nullptr) parts[i] = tensors.Find(*patch.tensors[i]);
     }
-    return bytes;
-  });
+    const AdapterPatch::Options of{patch.algorithm, target.rows, patch.scale, options.strength};
+    target.slot->AddPatch(target.param, std::make_shared<AdapterPatch>(of, std::move(parts)));
+    if (options.round_to_fp8 && IsFp8OnCpu(*target.slot, target.param)) {
+      const char* const end = target.param == 0 ? ".weight" : ".bias";
+      target.slot->set_rounding(
+          target.param,
+          std::make_shared<StochasticRounding>(RoundingSeed(absl::StrCat(target.slot->name(), end)),
+                                               target.slot->file_scale(target.param)));
+    }
+  }
 }
 
 }  // namespace distorch::lora

@@ -1,12 +1,16 @@
-// Adapters on components: what of a file fits which parameters, and its patches in their slots.
+// Adapters on components: what of a file fits which parameters, its tensors on the compute device,
+// and its patches in the slots.
 #ifndef LIB_LORA_ADAPTER_H_
 #define LIB_LORA_ADAPTER_H_
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "lib/base/cancellation.h"
@@ -31,7 +35,8 @@ struct AdapterPlan {
   std::vector<PatchPlan> patches;
   absl::flat_hash_set<const TensorInfo*> matched;  // the file's tensors that belong to some patch
 
-  int64_t bytes() const;  // that AttachAdapter will keep
+  // The patches' tensors, each once, in the file's order.
+  std::vector<const TensorInfo*> tensors() const;
 };
 
 // Matches the modules of `file` with the parameters of `store`. Points into the file's index and
@@ -42,19 +47,39 @@ struct AdapterPlan {
 absl::StatusOr<AdapterPlan> PlanAdapter(const CheckpointFile& file, const AdapterModules& modules,
                                         const WeightStore& store);
 
+// Tensors of an adapter file on a device, in the file's types and in one allocation. Immutable;
+// patches share the memory.
+class AdapterTensors {
+ public:
+  // What the tensors of `plan` will take.
+  static int64_t BytesOf(const AdapterPlan& plan);
+
+  // Brings them to `device`. CANCELLED and such by `cancel`, RESOURCE_EXHAUSTED by the device,
+  // DATA_LOSS by a file that shrank.
+  static absl::StatusOr<AdapterTensors> Read(const CheckpointFile& file, const AdapterPlan& plan,
+                                             const c10::Device& device, const CancelToken& cancel);
+
+  int64_t bytes() const { return bytes_; }
+  // Whether all tensors of `plan`, made for a file of the same content, are here.
+  bool Has(const AdapterPlan& plan) const;
+  // Undefined when it is not here.
+  at::Tensor Find(const TensorInfo& info) const;
+
+ private:
+  absl::flat_hash_map<std::string, at::Tensor> by_name_;
+  int64_t bytes_ = 0;
+};
+
 struct AttachOptions {
   double strength = 1;
-  c10::Device device = c10::Device(c10::DeviceType::CPU);  // where the component computes
   // Round what becomes of fp8 weights stored on the CPU to fp8 (`high_precision_loras` is false).
   bool round_to_fp8 = false;
 };
 
-// Brings the plan's tensors to the device, in the file's types, and adds the patches to the slots,
-// which share their weights by now. Returns the bytes of the tensors. CANCELLED and such by
-// `cancel`, RESOURCE_EXHAUSTED by the device, DATA_LOSS by a file that shrank; the slots are of no
-// use after an error.
-absl::StatusOr<int64_t> AttachAdapter(const CheckpointFile& file, const AdapterPlan& plan,
-                                      const AttachOptions& options, const CancelToken& cancel);
+// Adds the plan's patches to the slots, which share their weights by now. `tensors` has all of the
+// plan's, on the device where the component computes.
+void AttachAdapter(const AdapterPlan& plan, const AdapterTensors& tensors,
+                   const AttachOptions& options);
 
 }  // namespace distorch::lora
 

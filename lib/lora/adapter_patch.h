@@ -29,8 +29,9 @@ class AdapterPatch : public WeightPatch {
     double scale = 1;  // alpha / rank
     double strength = 1;
   };
-  // `tensors` are on the compute device, of any floating-point type, and have passed the
-  // algorithm's check; so has the magnitude, if any, CheckMagnitude.
+  // `tensors` are best on the compute device, but are brought to wherever a parameter is; they are
+  // of any floating-point type, and have passed the algorithm's check; so has the magnitude, if
+  // any, CheckMagnitude.
   AdapterPatch(const Options& options, ByPart<at::Tensor> tensors);
 
   at::Tensor Apply(at::Tensor parameter) const override;

@@ -71,9 +71,9 @@ at::Tensor StochasticRounding::Apply(at::Tensor parameter) const {
       1, static_cast<int64_t>(std::nearbyint(static_cast<double>(rows) / slices)));
   for (int64_t row = 0; row < rows; row += step) {
     at::Tensor slice = parameter.narrow(0, row, std::min(step, rows - row));
-    slice.copy_(RoundSlice(slice, generator));
+    slice.copy_(RoundSlice(scale_ == 1 ? slice : slice / scale_, generator));
   }
-  return parameter;
+  return scale_ == 1 ? parameter : parameter.mul_(scale_);
 }
 
 }  // namespace distorch::lora

@@ -11,30 +11,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "lib/models/diffusers_tables.h"
 
 namespace distorch::models {
 namespace {
 
-// A module's name in diffusers and in the reference.
-struct Renamed {
-  std::string_view diffusers, native;
-};
+using diffusers::Joined;
+using diffusers::Renamed;
 
-constexpr Renamed kUNet[] = {
-    {"conv_in", "input_blocks.0.0"},
-    {"time_embedding.linear_1", "time_embed.0"},
-    {"time_embedding.linear_2", "time_embed.2"},
-    {"class_embedding.linear_1", "label_emb.0.0"},
-    {"class_embedding.linear_2", "label_emb.0.2"},
-    {"add_embedding.linear_1", "label_emb.0.0"},
-    {"add_embedding.linear_2", "label_emb.0.2"},
-    {"conv_norm_out", "out.0"},
-    {"conv_out", "out.2"},
-};
-constexpr Renamed kUNetResnet[] = {
-    {"norm1", "in_layers.0"},  {"conv1", "in_layers.2"},  {"time_emb_proj", "emb_layers.1"},
-    {"norm2", "out_layers.0"}, {"conv2", "out_layers.3"}, {"conv_shortcut", "skip_connection"},
-};
 constexpr Renamed kVae[] = {
     {"conv_norm_out", "norm_out"},
     {"mid_block.resnets.0", "mid.block_1"},
@@ -46,95 +30,6 @@ constexpr Renamed kVaeAttention[] = {
     {"group_norm", "norm"},    {"to_q", "q"},  {"to_k", "k"}, {"to_v", "v"},
     {"to_out.0", "proj_out"},  {"query", "q"}, {"key", "k"},  {"value", "v"},
     {"proj_attn", "proj_out"},
-};
-
-constexpr Renamed kMMDiT[] = {
-    {"pos_embed.proj", "x_embedder.proj"},
-    {"context_embedder", "context_embedder"},
-    {"time_text_embed.timestep_embedder.linear_1", "t_embedder.mlp.0"},
-    {"time_text_embed.timestep_embedder.linear_2", "t_embedder.mlp.2"},
-    {"time_text_embed.text_embedder.linear_1", "y_embedder.mlp.0"},
-    {"time_text_embed.text_embedder.linear_2", "y_embedder.mlp.2"},
-    {"norm_out.linear", "final_layer.adaLN_modulation.1"},
-    {"proj_out", "final_layer.linear"},
-};
-constexpr Renamed kMMDiTBlock[] = {
-    {"norm1.linear", "x_block.adaLN_modulation.1"},
-    {"norm1_context.linear", "context_block.adaLN_modulation.1"},
-    {"attn.to_out.0", "x_block.attn.proj"},
-    {"attn.norm_q", "x_block.attn.ln_q"},
-    {"attn.norm_k", "x_block.attn.ln_k"},
-    {"attn.to_add_out", "context_block.attn.proj"},
-    {"attn.norm_added_q", "context_block.attn.ln_q"},
-    {"attn.norm_added_k", "context_block.attn.ln_k"},
-    {"attn2.to_out.0", "x_block.attn2.proj"},
-    {"attn2.norm_q", "x_block.attn2.ln_q"},
-    {"attn2.norm_k", "x_block.attn2.ln_k"},
-    {"ff.net.0.proj", "x_block.mlp.fc1"},
-    {"ff.net.2", "x_block.mlp.fc2"},
-    {"ff_context.net.0.proj", "context_block.mlp.fc1"},
-    {"ff_context.net.2", "context_block.mlp.fc2"},
-};
-constexpr Renamed kFlux[] = {
-    {"x_embedder", "img_in"},
-    {"context_embedder", "txt_in"},
-    {"time_text_embed.timestep_embedder.linear_1", "time_in.in_layer"},
-    {"time_text_embed.timestep_embedder.linear_2", "time_in.out_layer"},
-    {"time_text_embed.text_embedder.linear_1", "vector_in.in_layer"},
-    {"time_text_embed.text_embedder.linear_2", "vector_in.out_layer"},
-    {"time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer"},
-    {"time_text_embed.guidance_embedder.linear_2", "guidance_in.out_layer"},
-    {"norm_out.linear", "final_layer.adaLN_modulation.1"},
-    {"proj_out", "final_layer.linear"},
-};
-// The reference calls the weight of a norm of queries and keys its scale.
-constexpr Renamed kFluxDouble[] = {
-    {"norm1.linear", "img_mod.lin"},
-    {"norm1_context.linear", "txt_mod.lin"},
-    {"attn.to_out.0", "img_attn.proj"},
-    {"attn.to_add_out", "txt_attn.proj"},
-    {"attn.norm_q", "img_attn.norm.query_norm"},
-    {"attn.norm_k", "img_attn.norm.key_norm"},
-    {"attn.norm_added_q", "txt_attn.norm.query_norm"},
-    {"attn.norm_added_k", "txt_attn.norm.key_norm"},
-    {"ff.net.0.proj", "img_mlp.0"},
-    {"ff.net.2", "img_mlp.2"},
-    {"ff_context.net.0.proj", "txt_mlp.0"},
-    {"ff_context.net.2", "txt_mlp.2"},
-};
-constexpr Renamed kFluxSingle[] = {
-    {"norm.linear", "modulation.lin"},
-    {"proj_out", "linear2"},
-    {"attn.norm_q", "norm.query_norm"},
-    {"attn.norm_k", "norm.key_norm"},
-};
-
-// One of several matrices that the reference has as one, in the order of `part`.
-struct Joined {
-  std::string_view diffusers, native;
-  int part;
-};
-constexpr Joined kMMDiTJoined[] = {
-    {"attn.to_q", "x_block.attn.qkv", 0},
-    {"attn.to_k", "x_block.attn.qkv", 1},
-    {"attn.to_v", "x_block.attn.qkv", 2},
-    {"attn.add_q_proj", "context_block.attn.qkv", 0},
-    {"attn.add_k_proj", "context_block.attn.qkv", 1},
-    {"attn.add_v_proj", "context_block.attn.qkv", 2},
-    {"attn2.to_q", "x_block.attn2.qkv", 0},
-    {"attn2.to_k", "x_block.attn2.qkv", 1},
-    {"attn2.to_v", "x_block.attn2.qkv", 2},
-};
-constexpr Joined kFluxDoubleJoined[] = {
-    {"attn.to_q", "img_attn.qkv", 0},       {"attn.to_k", "img_attn.qkv", 1},
-    {"attn.to_v", "img_attn.qkv", 2},       {"attn.add_q_proj", "txt_attn.qkv", 0},
-    {"attn.add_k_proj", "txt_attn.qkv", 1}, {"attn.add_v_proj", "txt_attn.qkv", 2},
-};
-constexpr Joined kFluxSingleJoined[] = {
-    {"attn.to_q", "linear1", 0},
-    {"attn.to_k", "linear1", 1},
-    {"attn.to_v", "linear1", 2},
-    {"proj_mlp", "linear1", 3},
 };
 
 bool Consume(std::string_view* text, std::string_view prefix) {
@@ -155,11 +50,16 @@ std::optional<int> ConsumeIndex(std::string_view* text) {
   return index;
 }
 
-std::optional<std::string> Rename(std::span<const Renamed> table, std::string_view module) {
+const Renamed* FindRenamed(std::span<const Renamed> table, std::string_view module) {
   for (const Renamed& entry : table) {
-    if (entry.diffusers == module) return std::string(entry.native);
+    if (entry.diffusers == module) return &entry;
   }
-  return std::nullopt;
+  return nullptr;
+}
+
+std::optional<std::string> Rename(std::span<const Renamed> table, std::string_view module) {
+  const Renamed* const entry = FindRenamed(table, module);
+  return entry == nullptr ? std::nullopt : std::optional<std::string>(entry->native);
 }
 
 // Gathers what the tensors become.
@@ -188,9 +88,11 @@ class Mapper {
   void Add(std::string_view root, std::string_view module, const Source& source) {
     named_.emplace(absl::StrCat(root, module, ".", source.parameter), NamedTensor(source.tensor));
   }
-  // The halves of the rows in each other's place: diffusers has scale and shift the other way
-  // round.
+  // The halves of the rows in each other's place.
   void AddSwapped(std::string_view module, const Source& source);
+  // A module that `table` renames, in the block; false when it is none.
+  bool AddRenamed(std::span<const Renamed> table, const std::string& block, std::string_view module,
+                  const Source& source, bool swapped = false);
   // Part of a matrix that Join puts together at the end; false when `module` is none.
   bool AddJoined(std::span<const Joined> table, const std::string& block, std::string_view module,
                  const Source& source);
@@ -212,6 +114,19 @@ void Mapper::AddSwapped(std::string_view module, const Source& source) {
   const int64_t half = tensor.shape[0] / 2;
   tensor.pieces = {{source.tensor, half, half}, {source.tensor, 0, half}};
   named_.emplace(absl::StrCat(kModel, module, ".", source.parameter), std::move(tensor));
+}
+
+bool Mapper::AddRenamed(std::span<const Renamed> table, const std::string& block,
+                        std::string_view module, const Source& source, bool swapped) {
+  const Renamed* const entry = FindRenamed(table, module);
+  if (entry == nullptr) return false;
+  const std::string native = absl::StrCat(block, entry->native);
+  if (swapped || entry->swapped_halves) {
+    AddSwapped(native, source);
+  } else {
+    Add(kModel, native, source);
+  }
+  return true;
 }
 
 bool Mapper::AddJoined(std::span<const Joined> table, const std::string& block,
@@ -275,7 +190,8 @@ void Mapper::CountUNetBlocks() {
 
 void Mapper::MapUNet(const Source& source) {
   std::string_view module = source.module;
-  if (const auto renamed = Rename(kUNet, module)) return Add(kModel, *renamed, source);
+  if (const auto renamed = Rename(diffusers::kUNetNames, module))
+    return Add(kModel, *renamed, source);
   const bool down = Consume(&module, "down_blocks."), up = !down && Consume(&module, "up_blocks.");
   if (!down && !up) {
     if (!Consume(&module, "mid_block.")) return;
@@ -283,7 +199,7 @@ void Mapper::MapUNet(const Source& source) {
       return Add(kModel, absl::StrCat("middle_block.1.", module), source);
     }
     const auto index = Consume(&module, "resnets.") ? ConsumeIndex(&module) : std::nullopt;
-    if (const auto renamed = Rename(kUNetResnet, module); index && renamed) {
+    if (const auto renamed = Rename(diffusers::kUNetResnetNames, module); index && renamed) {
       Add(kModel, absl::StrCat("middle_block.", 2 * *index, ".", *renamed), source);
     }
     return;
@@ -306,7 +222,8 @@ void Mapper::MapUNet(const Source& source) {
   if (!attention && !Consume(&module, "resnets.")) return;
   const auto index = ConsumeIndex(&module);
   if (!index) return;
-  const auto renamed = attention ? std::optional(std::string(module)) : Rename(kUNetResnet, module);
+  const auto renamed =
+      attention ? std::optional(std::string(module)) : Rename(diffusers::kUNetResnetNames, module);
   if (renamed) {
     Add(kModel, absl::StrCat(blocks, start + *index, attention ? ".1." : ".0.", *renamed), source);
   }
@@ -376,38 +293,33 @@ void Mapper::MapMMDiT(const Source& source) {
     named_.emplace(absl::StrCat(kModel, "pos_embed"), NamedTensor(source.tensor));
     return;
   }
-  if (module == "norm_out.linear") return AddSwapped(*Rename(kMMDiT, module), source);
-  if (const auto renamed = Rename(kMMDiT, module)) return Add(kModel, *renamed, source);
+  if (AddRenamed(diffusers::kMMDiTNames, "", module, source)) return;
   const auto index = Consume(&module, "transformer_blocks.") ? ConsumeIndex(&module) : std::nullopt;
   if (!index) return;
   const std::string block = absl::StrCat("joint_blocks.", *index, ".");
-  if (AddJoined(kMMDiTJoined, block, module, source)) return;
-  const auto renamed = Rename(kMMDiTBlock, module);
-  if (!renamed) return;
-  // The last block's context goes no further: its modulation is only a scale and a shift.
+  if (AddJoined(diffusers::kMMDiTJoined, block, module, source)) return;
   const bool last = index_.Find(absl::StrCat("transformer.transformer_blocks.", *index + 1,
                                              ".norm1.linear.weight")) == nullptr;
-  if (last && module == "norm1_context.linear") return AddSwapped(block + *renamed, source);
-  Add(kModel, block + *renamed, source);
+  AddRenamed(diffusers::kMMDiTBlockNames, block, module, source,
+             last && module == diffusers::kMMDiTContextModulation);
 }
 
 void Mapper::MapFlux(const Source& source) {
   std::string_view module = source.module;
-  if (module == "norm_out.linear") return AddSwapped(*Rename(kFlux, module), source);
-  if (const auto renamed = Rename(kFlux, module)) return Add(kModel, *renamed, source);
+  if (AddRenamed(diffusers::kFluxNames, "", module, source)) return;
   const bool single = Consume(&module, "single_transformer_blocks.");
   if (!single && !Consume(&module, "transformer_blocks.")) return;
   const auto index = ConsumeIndex(&module);
   if (!index) return;
   const std::string block = absl::StrCat(single ? "single_blocks." : "double_blocks.", *index, ".");
-  const auto joined = single ? std::span<const Joined>(kFluxSingleJoined) : kFluxDoubleJoined;
+  const auto joined =
+      single ? std::span<const Joined>(diffusers::kFluxSingleJoined) : diffusers::kFluxDoubleJoined;
   if (AddJoined(joined, block, module, source)) return;
-  const auto renamed = Rename(single ? std::span<const Renamed>(kFluxSingle) : kFluxDouble, module);
-  if (!renamed) return;
-  if (absl::EndsWith(*renamed, "_norm")) {
-    return Add(kModel, block + *renamed, {source.tensor, module, "scale"});
-  }
-  Add(kModel, block + *renamed, source);
+  // The reference calls the weight of a norm of queries and keys its scale.
+  const bool is_norm = absl::StrContains(module, "attn.norm_");
+  AddRenamed(
+      single ? std::span<const Renamed>(diffusers::kFluxSingleNames) : diffusers::kFluxDoubleNames,
+      block, module, is_norm ? Source{source.tensor, module, "scale"} : source);
 }
 
 // --- the folder ---

@@ -33,6 +33,9 @@ class DiffusionModel : public nn::Component {
   virtual int64_t pooled_width() const { return 0; }
   // Channels of Conditioning::concat; 0 for a model that takes none.
   virtual int64_t concat_channels() const = 0;
+  // Whether the latent of a picture to edit, where that is all of Conditioning::concat, is in the
+  // model's space; false: the user's, as InstructPix2Pix was trained.
+  virtual bool edits_in_model_space() const { return true; }
   // The longest side of a latent that the model has positions for.
   virtual int64_t max_latent_side() const { return std::numeric_limits<int64_t>::max(); }
   // Whether a conditioning whose tokens are repeated means the same to the model. It does where

@@ -48,6 +48,7 @@ UNetModel::UNetModel(const NamedTensors* tensors, const UNetModelConfig& config)
     : DiffusionModel(tensors, *config.latent_format, sampling::ModelSampling(config.sampling)),
       unet_(nn::Scope(&store(), "diffusion_model"), config.unet),
       blank_concat_(config.blank_concat),
+      edits_in_model_space_(config.edits_in_model_space),
       size_fields_(config.size_fields) {}
 
 int64_t UNetModel::pooled_width() const {

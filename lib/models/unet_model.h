@@ -29,6 +29,7 @@ struct UNetModelConfig {
   // What each input channel beside the latent's holds, everywhere, when the conditioning brings no
   // concat; its size is the number of those channels.
   std::vector<float> blank_concat;
+  bool edits_in_model_space = false;
   // What follows the pooled text in the class embedding's input, in order. Empty with a class
   // embedding: its input is zeros.
   std::vector<SizeField> size_fields;
@@ -41,6 +42,7 @@ class UNetModel : public DiffusionModel {
   int64_t context_width() const override { return unet_.config().context_width; }
   int64_t pooled_width() const override;
   int64_t concat_channels() const override { return static_cast<int64_t>(blank_concat_.size()); }
+  bool edits_in_model_space() const override { return edits_in_model_space_; }
   // Sizes default to the latent's in pixels, targets to the size, the aesthetic score to 6 on the
   // positive side and 2.5 on the negative. A size of 0 means its default.
   text::Conditioning Prepare(text::Conditioning conditioning, GuidanceSide side, int64_t height,
@@ -56,6 +58,7 @@ class UNetModel : public DiffusionModel {
 
   nn::UNet unet_;
   const std::vector<float> blank_concat_;
+  const bool edits_in_model_space_;
   const std::vector<SizeField> size_fields_;
 };
 

@@ -52,14 +52,12 @@ absl::StatusOr<std::unique_ptr<text::TextEncoder>> BuildClip(const NamedTensors&
 
 template <int64_t kInChannels>
 constexpr ModelFamily Definition(std::string_view name) {
-  return {.name = name,
-          .keys = kKeys,
-          .matches = [](const NamedTensors& tensors,
-                        TensorReader& /*values*/) { return IsSd1(tensors, kInChannels); },
-          .build_unet = BuildUNet,
-          .build_clip = BuildClip,
-          .build_vae = BuildKlVae,
-          .native_side = 512};
+  return UNetFamily(
+      name, kKeys,
+      [](const NamedTensors& tensors, TensorReader& /*values*/) {
+        return IsSd1(tensors, kInChannels);
+      },
+      BuildUNet, BuildClip, /*native_side=*/512);
 }
 
 }  // namespace

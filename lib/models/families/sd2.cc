@@ -69,15 +69,8 @@ absl::StatusOr<std::unique_ptr<text::TextEncoder>> BuildClip(const NamedTensors&
   return std::make_unique<text::Sd2TextEncoder>(&tensors, config);
 }
 
-constexpr ModelFamily Definition(std::string_view name,
-                                 bool (*matches)(const NamedTensors&, TensorReader&)) {
-  return {.name = name,
-          .keys = kKeys,
-          .matches = matches,
-          .build_unet = BuildUNet,
-          .build_clip = BuildClip,
-          .build_vae = BuildKlVae,
-          .native_side = 768};
+constexpr ModelFamily Definition(std::string_view name, decltype(ModelFamily::matches) matches) {
+  return UNetFamily(name, kKeys, matches, BuildUNet, BuildClip, /*native_side=*/768);
 }
 
 }  // namespace

@@ -82,6 +82,7 @@ absl::Status SetTraining(const NamedTensors& tensors, TensorReader& values,
       sampling.sigma_max = 80;
       return absl::OkStatus();
     case Training::kEdmV:
+      config->edits_in_model_space = true;  // CosXL Edit; the others are diffusers' and are not
       sampling.prediction = sampling::Prediction::kV;
       sampling.levels = sampling::NoiseLevels::kContinuousEdm;
       RETURN_IF_ERROR(ReadSigma(tensors, "edm_vpred.sigma_max", values, &sampling.sigma_max));
@@ -149,14 +150,8 @@ absl::StatusOr<std::unique_ptr<text::TextEncoder>> BuildRefinerClip(const NamedT
   return std::make_unique<text::SdxlRefinerTextEncoder>(&tensors, config);
 }
 
-constexpr ModelFamily Definition(std::string_view name,
-                                 bool (*matches)(const NamedTensors&, TensorReader&)) {
-  return {.name = name,
-          .keys = kKeys,
-          .matches = matches,
-          .build_unet = BuildUNet,
-          .build_clip = BuildClip,
-          .build_vae = BuildKlVae};
+constexpr ModelFamily Definition(std::string_view name, decltype(ModelFamily::matches) matches) {
+  return UNetFamily(name, kKeys, matches, BuildUNet, BuildClip);
 }
 
 }  // namespace
@@ -204,15 +199,12 @@ const ModelFamily& SdxlInstructFamily() {
 }
 
 const ModelFamily& SdxlRefinerFamily() {
-  static constexpr ModelFamily kFamily = {
-      .name = "sdxl_refiner",
-      .keys = kRefinerKeys,
-      .matches = [](const NamedTensors& tensors,
-                    TensorReader& /*values*/) { return IsSdxl(tensors, kLatentChannels, true); },
-      .build_unet = BuildRefinerUNet,
-      .build_clip = BuildRefinerClip,
-      .build_vae = BuildKlVae,
-  };
+  static constexpr ModelFamily kFamily = UNetFamily(
+      "sdxl_refiner", kRefinerKeys,
+      [](const NamedTensors& tensors, TensorReader& /*values*/) {
+        return IsSdxl(tensors, kLatentChannels, true);
+      },
+      BuildRefinerUNet, BuildRefinerClip);
   return kFamily;
 }
 

@@ -3,10 +3,13 @@
 #define LIB_MODELS_FAMILIES_UNET_PARTS_H_
 
 #include <memory>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "lib/distorch/named_tensor.h"
+#include "lib/models/family.h"
 #include "lib/models/vae_model.h"
 
 namespace distorch::models {
@@ -32,6 +35,21 @@ std::vector<float> BlankConcat(int64_t in_channels);
 
 // From "first_stage_model.*"; null when there is none.
 absl::StatusOr<std::unique_ptr<VaeModel>> BuildKlVae(const NamedTensors& tensors);
+
+// A family whose VAE is BuildKlVae's.
+constexpr ModelFamily UNetFamily(std::string_view name, std::span<const KeyRule> keys,
+                                 decltype(ModelFamily::matches) matches,
+                                 decltype(ModelFamily::build_unet) build_unet,
+                                 decltype(ModelFamily::build_clip) build_clip,
+                                 int64_t native_side = 1024) {
+  return {.name = name,
+          .keys = keys,
+          .matches = matches,
+          .build_unet = build_unet,
+          .build_clip = build_clip,
+          .build_vae = BuildKlVae,
+          .native_side = native_side};
+}
 
 }  // namespace distorch::models
 

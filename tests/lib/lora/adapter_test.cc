@@ -59,6 +59,14 @@ absl::StatusOr<AdapterPlan> Plan(const CheckpointFile& file, const SlotComponent
   return PlanAdapter(file, *modules, component.store());
 }
 
+void Attach(const CheckpointFile& file, const AdapterPlan& plan, const AttachOptions& options) {
+  const auto tensors = AdapterTensors::Read(file, plan, at::Device(at::kCPU), CancelToken());
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  EXPECT_EQ(tensors->bytes(), AdapterTensors::BytesOf(plan));
+  EXPECT_TRUE(tensors->Has(plan));
+  AttachAdapter(plan, *tensors, options);
+}
+
 // The layer's weight and bias with the adapters at `paths` on them.
 WeightLease Patched(const SlotComponent& component,
                     const std::vector<std::pair<std::string, double>>& adapters,
@@ -71,9 +79,7 @@ WeightLease Patched(const SlotComponent& component,
     AttachOptions options;
     options.strength = strength;
     options.round_to_fp8 = round_to_fp8;
-    const auto bytes = AttachAdapter(*file, *plan, options, CancelToken());
-    EXPECT_TRUE(bytes.ok()) << bytes.status();
-    EXPECT_EQ(*bytes, plan->bytes());
+    Attach(*file, *plan, options);
   }
   return component.slot(0)->Acquire(at::Device(at::kCPU), at::kFloat);
 }
@@ -139,7 +145,7 @@ TEST(AdapterTest, RowsAndSwappedHalvesOfFusedModules) {
     EXPECT_EQ(plan->patches.size(), 1u);
     AttachOptions options;
     options.strength = 0.7;
-    EXPECT_TRUE(AttachAdapter(*file, *plan, options, CancelToken()).ok());
+    Attach(*file, *plan, options);
     return flux.slot(slot)->Acquire(at::Device(at::kCPU), at::kFloat);
   };
   ExpectNear(apply("transformer.transformer_blocks.0.attn.to_k", kAdapters + "rows.safetensors", 0)
@@ -160,6 +166,18 @@ TEST(AdapterTest, RoundsWhatIsStoredInFp8OnTheCpuWhenAskedTo) {
   EXPECT_FALSE(at::equal(precise, precise.to(at::kFloat8_e4m3fn).to(at::kFloat)));
   EXPECT_TRUE(at::equal(
       rounded, StochasticRounding(RoundingSeed(kLayer + ".weight")).Apply(precise.clone())));
+  // Of a scaled file's weight, what is rounded is what such a file would store.
+  constexpr float kScale = 0.3f;
+  const StorageFormat format{DType::kF8E4M3, kScale, kScale};
+  const auto scaled = [&] {
+    SlotComponent component({{kLayer, stored.sizes().vec()}});
+    component.Fill(0, stored, at::zeros({12}), format);
+    return component;
+  };
+  const at::Tensor exact = Patched(scaled(), {{path, 0.7}}).weight() / kScale;
+  EXPECT_TRUE(at::equal(
+      Patched(scaled(), {{path, 0.7}}, true).weight(),
+      StochasticRounding(RoundingSeed(kLayer + ".weight")).Apply(exact.clone()).mul(kScale)));
   // A weight of another type is never rounded.
   const SlotComponent wide = Layer(stored.to(at::kFloat), at::zeros({12}));
   EXPECT_TRUE(at::equal(Patched(wide, {{path, 0.7}}, true).weight(), precise));
@@ -307,7 +325,8 @@ TEST(AdapterTest, ACancelledAttachStops) {
   const auto plan = Plan(*file, component);
   CancelToken cancel;
   cancel.Cancel(absl::CancelledError("enough"));
-  EXPECT_EQ(AttachAdapter(*file, *plan, {}, cancel).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(AdapterTensors::Read(*file, *plan, at::Device(at::kCPU), cancel).status().code(),
+            absl::StatusCode::kCancelled);
 }
 
 }  // namespace

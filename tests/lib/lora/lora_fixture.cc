@@ -26,8 +26,9 @@ SlotComponent::SlotComponent(std::vector<Module> modules)
     store_->Add(module.name, module.weight_shape, module.weight_shape[0]);
 }
 
-void SlotComponent::Fill(size_t i, at::Tensor weight, at::Tensor bias) {
-  slot(i)->Fill({std::move(weight), std::move(bias)}, std::vector<StorageFormat>(2), meter_.get());
+void SlotComponent::Fill(size_t i, at::Tensor weight, at::Tensor bias,
+                         const StorageFormat& format) {
+  slot(i)->Fill({std::move(weight), std::move(bias)}, {format, StorageFormat()}, meter_.get());
 }
 
 }  // namespace distorch

@@ -25,8 +25,8 @@ class SlotComponent {
 
   const WeightStore& store() const { return *store_; }
   WeightSlot* slot(size_t i) const { return store_->slots()[i].get(); }
-  // Puts tensors into slot `i`.
-  void Fill(size_t i, at::Tensor weight, at::Tensor bias);
+  // Puts tensors into slot `i`; `format` is the weight's.
+  void Fill(size_t i, at::Tensor weight, at::Tensor bias, const StorageFormat& format = {});
 
  private:
   TensorIndex index_;
