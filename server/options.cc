@@ -102,6 +102,10 @@ std::vector<Flag> Flags(Options* o) {
        "holder: on the accelerator that holds most of the part; auto: where it is predicted to be "
        "faster",
        Choice{&core->execution, {"compute", "holder", "auto"}}},
+      {"parallel", "off|auto|DEVICE,...",
+       "what computes beside a model's device when idle, unless a request says otherwise: nothing; "
+       "every other accelerator, where that is measured to be faster; or these devices",
+       &core->parallel},
       {"threads", "N", "threads the CPU computes with; 0: OMP_NUM_THREADS, or one per core",
        Integer{&core->threads, 0, 4096}},
       {"queue_limit", "N", "requests that may wait for a device; more are refused",

@@ -105,6 +105,7 @@ absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in)
     RETURN_IF_ERROR(CheckNumber("options.guidance", in.guidance(), 0, kMaxScale));
     out.guidance = in.guidance();
   }
+  out.parallel = in.parallel();
   if (in.has_add_noise()) out.add_noise = in.add_noise();
   if (in.has_force_full_denoise()) out.force_full_denoise = in.force_full_denoise();
   return out;

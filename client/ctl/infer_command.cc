@@ -29,6 +29,7 @@ struct InferFlags {
   std::string sampler_name = "euler", scheduler = "normal";
   double denoise = 1;
   std::optional<double> guidance;
+  std::string parallel;
   std::string init_image, mask_image;
   int preview_every = 0;
   int tile_size = 0;
@@ -65,6 +66,7 @@ absl::StatusOr<v1::InferRequest> MakeRequest(const InferFlags& flags) {
   options.set_scheduler(flags.scheduler);
   options.set_denoise(flags.denoise);
   if (flags.guidance) options.set_guidance(*flags.guidance);
+  options.set_parallel(flags.parallel);
   return request;
 }
 
@@ -198,6 +200,11 @@ void AddSamplingFlags(CLI::App& command, InferFlags& flags) {
       .add_option("--guidance", flags.guidance,
                   "Distilled guidance, for families that have it (default: the family's)")
       ->type_name("SCALE");
+  command
+      .add_option("--parallel", flags.parallel,
+                  "What helps the model's device when idle: off, auto (other accelerators, where "
+                  "that is measured to be faster) or devices (default: the daemon's)")
+      ->type_name("off|auto|DEVICE[,DEVICE...]");
 }
 
 void AddImageFlags(CLI::App& command, InferFlags& flags) {
@@ -261,7 +268,7 @@ void AddInfer(CLI::App& app, Run& run) {
       ->type_name("TEXT");
   AddSamplingFlags(*command, *flags);
   AddImageFlags(*command, *flags);
-  AddLoraFlag(*command, flags->loras);
+  AddLoraFlag(*command, " for the time of the command", flags->loras);
   AddHandleFlags(*command, {"model", "clip", "vae"}, flags->handles);
   command->footer(
       "Files of the same name are replaced. Ctrl-C cancels the request.\n\n"

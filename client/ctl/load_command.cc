@@ -3,12 +3,16 @@
 
 #include <array>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/json.h"
+#include "client/ctl/lora_flags.h"
 #include "client/ctl/placement_view.h"
 #include "lib/base/status_macros.h"
 
@@ -134,8 +138,43 @@ absl::StatusOr<v1::LoadCheckpointResponse> LoadWithProgress(
       session.call());
 }
 
-absl::Status Load(Session& session, const v1::LoadCheckpointRequest& request) {
+// Closes those of `handles` that were not open before.
+absl::Status CloseNew(Session& session, const std::set<std::string>& before,
+                      std::vector<std::string> handles) {
+  std::erase_if(handles, [&](const std::string& handle) {
+    return handle.empty() || before.contains(handle);
+  });
+  return CloseLoras(session, handles);
+}
+
+// Loads, and puts the handles with the adapters in the place of the checkpoint's own. Those are
+// closed, unless they were open before: their weights live on below the adapters. After an error
+// nothing is open that was not open before.
+absl::StatusOr<v1::LoadCheckpointResponse> LoadWithLoras(Session& session,
+                                                         const v1::LoadCheckpointRequest& request,
+                                                         const std::vector<LoraFlag>& loras) {
+  if (loras.empty()) return LoadWithProgress(session, request);
+  ASSIGN_OR_RETURN(const std::set<std::string> before, OpenHandles(session));
   ASSIGN_OR_RETURN(v1::LoadCheckpointResponse loaded, LoadWithProgress(session, request));
+  std::string model = loaded.model(), clip = loaded.clip();
+  absl::StatusOr<std::vector<std::string>> made = ApplyLoras(session, loras, model, clip);
+  if (!made.ok()) {
+    CloseNew(session, before, {loaded.model(), loaded.clip(), loaded.vae()}).IgnoreError();
+    return made.status();
+  }
+  std::vector<std::string> below = *std::move(made);
+  below.insert(below.end(), {loaded.model(), loaded.clip()});
+  std::erase_if(below,
+                [&](const std::string& handle) { return handle == model || handle == clip; });
+  RETURN_IF_ERROR(CloseNew(session, before, std::move(below)));
+  loaded.set_model(model);
+  loaded.set_clip(clip);
+  return loaded;
+}
+
+absl::Status Load(Session& session, const v1::LoadCheckpointRequest& request,
+                  const std::vector<LoraFlag>& loras) {
+  ASSIGN_OR_RETURN(v1::LoadCheckpointResponse loaded, LoadWithLoras(session, request, loras));
   if (session.json()) {
     session.PrintJson(ToJson(loaded));
     return absl::OkStatus();
@@ -182,19 +221,23 @@ void AddLoad(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand(
       "load", "Load a checkpoint with its weights spread over devices; prints its handles");
   auto request = std::make_shared<v1::LoadCheckpointRequest>();
+  auto loras = std::make_shared<std::vector<LoraFlag>>();
   AddFields(*command, request.get());
+  AddLoraFlag(*command, "", *loras);
   command->footer(absl::StrCat(
       kFieldsFooter,
       "Ctrl-C cancels the load and frees what it held.\n\n"
       "Examples:\n"
       "  distorchctl load sd15.safetensors\n"
+      "  distorchctl load sd15.safetensors --lora=ink.safetensors:0.8\n"
       "  distorchctl load sdxl.safetensors --unet_compute_device=cuda:0 --unet_virtual_vram_gb=2 "
       "--unet_donor_device=cuda:1,cpu\n"
       "  distorchctl load flux.safetensors --weight_dtype=fp8_e4m3fn --lease_seconds=600 --json | "
       "jq "
       "-r .model"));
-  command->callback(
-      [&run, request] { run = [=](Session& session) { return Load(session, *request); }; });
+  command->callback([&run, request, loras] {
+    run = [=](Session& session) { return Load(session, *request, *loras); };
+  });
 }
 
 }  // namespace distorch::ctl

@@ -1,6 +1,5 @@
 #include "client/ctl/lora_flags.h"
 
-#include <set>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -19,14 +18,14 @@ std::optional<double> CutNumber(std::string& text) {
   return number;
 }
 
+}  // namespace
+
 absl::StatusOr<std::set<std::string>> OpenHandles(Session& session) {
   ASSIGN_OR_RETURN(v1::ListModelsResponse loaded, session.client().ListModels(session.call()));
   std::set<std::string> handles;
   for (const v1::ModelInfo& model : loaded.models()) handles.insert(model.handle());
   return handles;
 }
-
-}  // namespace
 
 std::optional<LoraFlag> ParseLoraFlag(const std::string& text) {
   LoraFlag flag;
@@ -39,14 +38,15 @@ std::optional<LoraFlag> ParseLoraFlag(const std::string& text) {
   return flag;
 }
 
-void AddLoraFlag(CLI::App& app, std::vector<LoraFlag>& loras) {
+void AddLoraFlag(CLI::App& app, const std::string& when, std::vector<LoraFlag>& loras) {
   app.add_option_function<std::vector<std::string>>(
          "--lora",
          [&loras](const std::vector<std::string>& texts) {
            for (const std::string& text : texts) loras.push_back(*ParseLoraFlag(text));
          },
-         "Apply this LoRA for the time of the command, on the UNet or DiT and the text encoders; "
-         "may be given several times")
+         "Apply this LoRA" + when +
+             ", on the UNet or DiT and the text encoders; may be given "
+             "several times")
       ->type_name("NAME[:STRENGTH[:CLIP_STRENGTH]]")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)

@@ -1,9 +1,10 @@
-// --lora: adapters for the time of one command.
+// --lora: adapters on the handles that a command uses.
 #ifndef CLIENT_CTL_LORA_FLAGS_H_
 #define CLIENT_CTL_LORA_FLAGS_H_
 
 #include <CLI/CLI.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,11 @@ struct LoraFlag {
 // for a text without a name.
 std::optional<LoraFlag> ParseLoraFlag(const std::string& text);
 
-// Declares --lora, which may be given several times. `loras` must outlive the parse.
-void AddLoraFlag(CLI::App& app, std::vector<LoraFlag>& loras);
+// Declares --lora, which may be given several times: "Apply this LoRA" and `when`. `loras` must
+// outlive the parse.
+void AddLoraFlag(CLI::App& app, const std::string& when, std::vector<LoraFlag>& loras);
+
+absl::StatusOr<std::set<std::string>> OpenHandles(Session& session);
 
 // Stacks `loras` on the handles `model` and `clip` and puts those of the stack in their place.
 // Returns the handles that this made, also those in between; after an error they are closed.

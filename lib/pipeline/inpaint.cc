@@ -59,4 +59,12 @@ at::Tensor ConcatOf(const models::DiffusionModel& model, const at::Tensor& laten
   return at::cat({resized.round(), latent}, 1);
 }
 
+bool TakesPicture(const models::DiffusionModel& model) {
+  return model.concat_channels() == model.latent_format().channels;
+}
+
+at::Tensor ConcatOfPicture(const models::DiffusionModel& model, const at::Tensor& latent) {
+  return model.edits_in_model_space() ? model.latent_format().ToModel(latent) : latent;
+}
+
 }  // namespace distorch::pipeline

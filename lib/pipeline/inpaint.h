@@ -1,5 +1,5 @@
-// What inpainting adds to sampling: masks from pictures, and what inpainting models see beside the
-// latent. Masks are 1 where to repaint.
+// What inpainting and editing add to sampling: masks from pictures, and what such models see beside
+// the latent. Masks are 1 where to repaint.
 #ifndef LIB_PIPELINE_INPAINT_H_
 #define LIB_PIPELINE_INPAINT_H_
 
@@ -29,6 +29,13 @@ bool TakesMask(const models::DiffusionModel& model);
 // at the image's size. Needs TakesMask.
 at::Tensor ConcatOf(const models::DiffusionModel& model, const at::Tensor& latent,
                     const at::Tensor& mask);
+
+// Whether the model edits a picture that it sees whole: its extra channels take a latent and
+// nothing else (InstructPix2Pix, CosXL Edit, Flux's control models).
+bool TakesPicture(const models::DiffusionModel& model);
+
+// Conditioning::concat for the picture's latent, in the user's space. Needs TakesPicture.
+at::Tensor ConcatOfPicture(const models::DiffusionModel& model, const at::Tensor& latent);
 
 }  // namespace distorch::pipeline
 

@@ -140,20 +140,40 @@ LoadedModels AddLoaders(const GenerationParameters& p, Graph* graph) {
   return loaded;
 }
 
-Json AddLatent(const GenerationParameters& p, const LoadedModels& loaded, Graph* graph) {
-  if (!p.from_image) {
-    return graph->Add("EmptyLatentImage",
-                      {{"width", p.width}, {"height", p.height}, {"batch_size", p.batch_size}})[0];
-  }
+// What KSampler takes beside the model.
+struct SamplerInputs {
+  Json positive, negative, latent;
+};
+
+// The nodes between an image to start from and the sampler.
+void AddImage(const GenerationParameters& p, const LoadedModels& loaded, SamplerInputs* inputs,
+              Graph* graph) {
+  using Shown = GenerationParameters::Shown;
   const Graph::Node image = graph->Add("LoadImage", {{"image", "image.png"}});
-  Json latent = graph->Add("VAEEncode", {{"pixels", image[0]}, {"vae", loaded.vae}})[0];
-  if (p.masked) {
-    latent = graph->Add("SetLatentNoiseMask", {{"samples", latent}, {"mask", image[1]}})[0];
+  if (p.shown != Shown::kNothing) {
+    Json fields = {{"positive", inputs->positive},
+                   {"negative", inputs->negative},
+                   {"vae", loaded.vae},
+                   {"pixels", image[0]}};
+    if (p.shown == Shown::kMasked) fields.update({{"mask", image[1]}, {"noise_mask", true}});
+    const Graph::Node shown = graph->Add(
+        p.shown == Shown::kPicture ? "InstructPixToPixConditioning" : "InpaintModelConditioning",
+        std::move(fields));
+    *inputs = {shown[0], shown[1], shown[2]};
+  }
+  // An editing model's own latent is empty.
+  const bool is_kept = p.masked || p.denoise < 1;
+  if (p.shown == Shown::kNothing || (p.shown == Shown::kPicture && is_kept)) {
+    inputs->latent = graph->Add("VAEEncode", {{"pixels", image[0]}, {"vae", loaded.vae}})[0];
+    if (p.masked) {
+      inputs->latent =
+          graph->Add("SetLatentNoiseMask", {{"samples", inputs->latent}, {"mask", image[1]}})[0];
+    }
   }
   if (p.batch_size > 1) {
-    latent = graph->Add("RepeatLatentBatch", {{"samples", latent}, {"amount", p.batch_size}})[0];
+    inputs->latent =
+        graph->Add("RepeatLatentBatch", {{"samples", inputs->latent}, {"amount", p.batch_size}})[0];
   }
-  return latent;
 }
 
 }  // namespace
@@ -185,7 +205,10 @@ std::string WebUiInfotext(const GenerationParameters& p) {
 
   std::string text = p.prompt;
   for (const GenerationParameters::Lora& lora : p.loras) {
-    absl::StrAppend(&text, " <lora:", ModelName(lora.name), ":", lora.strength_model, ">");
+    // One strength, or the text encoder's and then the UNet's.
+    absl::StrAppend(&text, " <lora:", ModelName(lora.name), ":");
+    if (lora.strength_clip != lora.strength_model) absl::StrAppend(&text, lora.strength_clip, ":");
+    absl::StrAppend(&text, lora.strength_model, ">");
   }
   if (!p.negative_prompt.empty()) {
     absl::StrAppend(&text, "\nNegative prompt: ", p.negative_prompt);
@@ -197,14 +220,21 @@ std::string WebUiInfotext(const GenerationParameters& p) {
 std::string ComfyWorkflow(const GenerationParameters& p) {
   Graph graph;
   const LoadedModels loaded = AddLoaders(p, &graph);
-  Json positive = graph.Add("CLIPTextEncode", {{"text", p.prompt}, {"clip", loaded.clip}})[0];
-  const Json negative =
+  SamplerInputs inputs;
+  inputs.positive = graph.Add("CLIPTextEncode", {{"text", p.prompt}, {"clip", loaded.clip}})[0];
+  inputs.negative =
       graph.Add("CLIPTextEncode", {{"text", p.negative_prompt}, {"clip", loaded.clip}})[0];
   if (p.guidance) {
-    positive =
-        graph.Add("FluxGuidance", {{"guidance", *p.guidance}, {"conditioning", positive}})[0];
+    inputs.positive = graph.Add("FluxGuidance",
+                                {{"guidance", *p.guidance}, {"conditioning", inputs.positive}})[0];
   }
-  const Json latent = AddLatent(p, loaded, &graph);
+  if (p.from_image) {
+    AddImage(p, loaded, &inputs, &graph);
+  } else {
+    inputs.latent =
+        graph.Add("EmptyLatentImage",
+                  {{"width", p.width}, {"height", p.height}, {"batch_size", p.batch_size}})[0];
+  }
   const Graph::Node sampled = graph.Add("KSampler", {{"seed", p.seed},
                                                      {"steps", p.steps},
                                                      {"cfg", p.cfg},
@@ -212,9 +242,9 @@ std::string ComfyWorkflow(const GenerationParameters& p) {
                                                      {"scheduler", p.scheduler},
                                                      {"denoise", p.denoise},
                                                      {"model", loaded.model},
-                                                     {"positive", positive},
-                                                     {"negative", negative},
-                                                     {"latent_image", latent}});
+                                                     {"positive", inputs.positive},
+                                                     {"negative", inputs.negative},
+                                                     {"latent_image", inputs.latent}});
   const Graph::Node decoded =
       graph.Add("VAEDecode", {{"samples", sampled[0]}, {"vae", loaded.vae}});
   graph.Add("SaveImage", {{"filename_prefix", "distorchd"}, {"images", decoded[0]}});

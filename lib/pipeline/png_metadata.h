@@ -37,6 +37,9 @@ struct GenerationParameters {
   int width = 512, height = 512, batch_size = 1;
   bool from_image = false;  // an image was the start, `denoise` the strength
   bool masked = false;      // and only a part of it was redone
+  // What the model saw of the image beside the latent: editing models see it whole, inpainting
+  // models what the mask leaves.
+  enum class Shown { kNothing, kPicture, kMasked } shown = Shown::kNothing;
   double denoise = 1;
   std::string version;  // of this program, as "distorchd 0.1.0"
 };
@@ -45,9 +48,9 @@ struct GenerationParameters {
 // UTF-8 becomes U+FFFD.
 ImageText GenerationText(const GenerationParameters& parameters);
 
-// The WebUI's infotext: the prompt, adapters as "<lora:name:strength>" after it; "Negative prompt:
-// …"; "Steps: 20, Sampler: Euler, …". Values with a comma, colon or newline are quoted as JSON
-// strings, as the WebUI quotes them.
+// The WebUI's infotext: the prompt, adapters as "<lora:name:strength>" or "<lora:name:clip:model>"
+// after it; "Negative prompt: …"; "Steps: 20, Sampler: Euler, …". Values with a comma, colon or
+// newline are quoted as JSON strings, as the WebUI quotes them.
 std::string WebUiInfotext(const GenerationParameters& parameters);
 
 // ComfyUI's API-format graph, in ASCII. Dropped on ComfyUI it restores the settings; an image that

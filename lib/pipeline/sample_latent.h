@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "lib/base/cancellation.h"
 #include "lib/models/diffusion_model.h"
+#include "lib/pipeline/device_team.h"
 #include "lib/sampling/sample.h"
 #include "lib/text/conditioning.h"
 
@@ -29,11 +30,12 @@ struct SampleInputs {
 using StepObserver = std::function<void(int step, int steps, const at::Tensor& denoised)>;
 
 // Returns the sampled latent like inputs.latent. Both halves of the guidance run as one batch where
-// their lengths allow. `cancel` is checked at every evaluation of the model. INVALID_ARGUMENT
-// naming what does not fit; else LibTorch's errors.
+// their lengths allow; the batch is spread over `team`, which changes nothing but the time.
+// `cancel` is checked at every evaluation of the model. INVALID_ARGUMENT naming what does not fit;
+// else LibTorch's errors.
 absl::StatusOr<at::Tensor> SampleLatent(const models::DiffusionModel& model,
                                         const SampleInputs& inputs, const CancelToken& cancel,
-                                        const StepObserver& observer);
+                                        const StepObserver& observer, const Team& team = {});
 
 }  // namespace distorch::pipeline
 

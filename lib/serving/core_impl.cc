@@ -106,6 +106,7 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   device_options.simulate_devices = options.simulate_devices;
   device_options.compute_dtype = options.compute_dtype;
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
+  RETURN_IF_ERROR(DeviceTeams::Check("--parallel", options.parallel, *devices));
   KeepActivationsInOneHeap();
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(LinkTable links, LinksBetween(options, *devices, observer));
@@ -138,8 +139,9 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
               &forecasts_, execution),
       lora_applier_(loras_, *devices_, &ledger_, &registry_, &streamer_),
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
-      inference_(devices_->devices(), &registry_, &runner_, &embeddings_, &preview_decoders_,
-                 observer_),
+      teams_(*devices_, options.parallel, &streamer_, &runner_, observer_),
+      inference_(devices_->devices(), &registry_, &runner_,
+                 {&embeddings_, &preview_decoders_, &teams_, observer_}),
       runner_(devices_->devices(), options.queue_limit, observer_),
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),

@@ -78,6 +78,7 @@ class CoreImpl : public DaemonCore {
   Loader loader_;
   LoraApplier lora_applier_;
   PreviewDecoders preview_decoders_;
+  DeviceTeams teams_;
   Inference inference_;
   PhaseRunner runner_;  // after what its requests use: they end before that goes
   absl::Mutex mutex_;

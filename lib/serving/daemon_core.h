@@ -34,6 +34,7 @@ struct CoreOptions {
   std::string compute_dtype = "auto";
   std::string links;                  // --link, as ParseLinks takes it: only for simulated devices
   std::string execution = "compute";  // of loads that ask for none
+  std::string parallel = "off";       // what requests take whose options.parallel is empty
   int staging_mb = 512;  // for weights fetched ahead, on each device that computes; 0: none are
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
   int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED

@@ -34,6 +34,13 @@ void Executor::PostAdmitted(Job job) {
   jobs_.push_back(std::move(job));
 }
 
+bool Executor::TryPost(Job& job) {
+  absl::MutexLock lock(&mutex_);
+  if (running_ || !jobs_.empty()) return false;
+  jobs_.push_back(std::move(job));
+  return true;
+}
+
 int Executor::queue_length() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<int>(jobs_.size());
@@ -46,8 +53,10 @@ void Executor::Run() {
     Job job;
     {
       absl::MutexLock lock(&mutex_);
+      running_ = false;
       mutex_.Await(absl::Condition(this, &Executor::HasWorkOrStops));
       if (jobs_.empty()) return;
+      running_ = true;
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }

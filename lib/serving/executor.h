@@ -31,6 +31,9 @@ class Executor {
   // For the next phase of a job that was admitted already: never refused.
   void PostAdmitted(Job job) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Takes the job only when it would run at once; else it stays untouched.
+  bool TryPost(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Jobs that wait; the running one does not count.
   int queue_length() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -44,6 +47,7 @@ class Executor {
   const int queue_limit_;
   mutable absl::Mutex mutex_;
   std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it starts when everything else is there
 };

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -31,20 +32,40 @@ absl::StatusOr<Image8> DecodePicture(std::string_view field, const std::string& 
   return picture;
 }
 
+// The two stacks as one: an adapter that only one component has left the other as it is.
+std::vector<GenerationParameters::Lora> MergedLoras(const std::vector<AppliedLora>& model,
+                                                    const std::vector<AppliedLora>& clip) {
+  std::vector<GenerationParameters::Lora> merged;
+  size_t next = 0;  // of clip's
+  for (const AppliedLora& lora : model) {
+    const auto same =
+        std::find_if(clip.begin() + static_cast<std::ptrdiff_t>(next), clip.end(),
+                     [&](const AppliedLora& other) { return other.name == lora.name; });
+    if (same == clip.end()) {
+      merged.push_back({lora.name, lora.strength, 0});
+      continue;
+    }
+    for (; clip.begin() + static_cast<std::ptrdiff_t>(next) != same; ++next)
+      merged.push_back({clip[next].name, 0, clip[next].strength});
+    merged.push_back({lora.name, lora.strength, same->strength});
+    ++next;
+  }
+  for (; next < clip.size(); ++next) merged.push_back({clip[next].name, 0, clip[next].strength});
+  return merged;
+}
+
 }  // namespace
 
 InferJob::InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
-                   InferCallbacks callbacks, const ModelFolders* embeddings,
-                   PreviewDecoders* preview_decoders, Observer* observer)
+                   InferCallbacks callbacks, const InferServices& services)
     : spec_(spec),
       model_(std::move(model)),
       clip_(std::move(clip)),
       vae_(std::move(vae)),
       cancel_(std::move(cancel)),
       callbacks_(std::move(callbacks)),
-      embeddings_(embeddings),
-      preview_decoders_(preview_decoders),
-      observer_(observer) {}
+      services_(services),
+      embeddings_(services.embeddings) {}
 
 absl::Status InferJob::CheckFields() const {
   const int64_t unit = model_->model().latent_format().downscale;
@@ -76,13 +97,12 @@ absl::Status InferJob::CheckFields() const {
 absl::StatusOr<std::shared_ptr<InferJob>> InferJob::Create(const InferSpec& spec, Pin model,
                                                            Pin clip, Pin vae, CancelTokenPtr cancel,
                                                            InferCallbacks callbacks,
-                                                           const ModelFolders* embeddings,
-                                                           PreviewDecoders* preview_decoders,
-                                                           Observer* observer) {
-  auto job = std::shared_ptr<InferJob>(
-      new InferJob(spec, std::move(model), std::move(clip), std::move(vae), std::move(cancel),
-                   std::move(callbacks), embeddings, preview_decoders, observer));
+                                                           const InferServices& services) {
+  auto job = std::shared_ptr<InferJob>(new InferJob(spec, std::move(model), std::move(clip),
+                                                    std::move(vae), std::move(cancel),
+                                                    std::move(callbacks), services));
   RETURN_IF_ERROR(job->CheckFields());
+  RETURN_IF_ERROR(services.teams->Check(spec.options.parallel));
   ASSIGN_OR_RETURN(job->inputs_.args, ToSampleArgs(spec.options, {}));
   job->inputs_.cfg = spec.options.cfg;
   const models::LatentFormat& format = job->model_->model().latent_format();
@@ -106,7 +126,9 @@ absl::Status InferJob::EncodePrompts() {
 
 pipeline::VaeOptions InferJob::VaeOptions() const {
   return {.tile_size = spec_.tile_size,
-          .warn = [observer = observer_](std::string_view message) { observer->Warning(message); }};
+          .warn = [observer = services_.observer](std::string_view message) {
+            observer->Warning(message);
+          }};
 }
 
 absl::Status InferJob::EncodeInitImage() {
@@ -119,6 +141,7 @@ absl::Status InferJob::EncodeInitImage() {
                    pipeline::EncodeImages(vae_->vae(), image, VaeOptions(), *cancel_));
   inputs_.latent = latent.repeat({spec_.batch_size, 1, 1, 1});
   ASSIGN_OR_RETURN(inputs_.noise_mask, Mask(picture));
+  if (pipeline::TakesPicture(model_->model())) return ConditionOnPicture(latent);
   if (!inputs_.noise_mask.defined() || !pipeline::TakesMask(model_->model()))
     return absl::OkStatus();
   return ConditionOnMask(image, inputs_.noise_mask);
@@ -151,13 +174,27 @@ absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor
   return absl::OkStatus();
 }
 
+absl::Status InferJob::ConditionOnPicture(const at::Tensor& latent) {
+  ASSIGN_OR_RETURN(inputs_.positive.concat, RunTorchOr<at::Tensor>([&] {
+                     return pipeline::ConcatOfPicture(model_->model(), latent);
+                   }));
+  inputs_.negative.concat = inputs_.positive.concat;
+  if (spec_.options.denoise < 1 || inputs_.noise_mask.defined()) return absl::OkStatus();
+  return RunTorch([&] {
+    inputs_.latent = at::zeros_like(inputs_.latent);
+    return absl::OkStatus();
+  });
+}
+
 absl::Status InferJob::Sample() {
   const models::DiffusionModel& model = model_->model();
   StepTimes times;
   const auto on_step =
       times.Around(ReportSteps(callbacks_, spec_.preview_every, model.latent_format(),
-                               preview_decoders_, observer_, model_->family));
-  ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step));
+                               services_.preview_decoders, services_.observer, model_->family));
+  ASSIGN_OR_RETURN(const pipeline::Team team,
+                   services_.teams->For(*model_, spec_.options.parallel));
+  ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step, team));
   times.Teach(*model_, inputs_);
   return absl::OkStatus();
 }
@@ -172,6 +209,7 @@ GenerationParameters InferJob::Parameters() const {
     const LoaderFields& fields = (*pin)->fields;
     parameters.loader_fields.insert(parameters.loader_fields.end(), fields.begin(), fields.end());
   }
+  parameters.loras = MergedLoras(model_->loras, clip_->loras);
   parameters.stop_at_clip_layer = clip_.stop_at_layer();
   parameters.seed = options.seed;
   parameters.steps = options.steps;
@@ -184,6 +222,11 @@ GenerationParameters InferJob::Parameters() const {
   parameters.batch_size = spec_.batch_size;
   parameters.from_image = has_init_image();
   parameters.masked = inputs_.noise_mask.defined();
+  if (inputs_.positive.concat.defined()) {
+    parameters.shown = pipeline::TakesPicture(model_->model())
+                           ? GenerationParameters::Shown::kPicture
+                           : GenerationParameters::Shown::kMasked;
+  }
   parameters.denoise = options.denoise;
   parameters.version = "distorchd " DISTORCHD_VERSION;
   return parameters;

@@ -12,6 +12,7 @@
 #include "lib/pipeline/sample_latent.h"
 #include "lib/pipeline/vae.h"
 #include "lib/serving/daemon_core.h"
+#include "lib/serving/device_teams.h"
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/preview_decoders.h"
@@ -19,6 +20,14 @@
 #include "lib/serving/registry.h"
 
 namespace distorch {
+
+// What a job uses beside the handles' components. All outlive it.
+struct InferServices {
+  const ModelFolders* embeddings = nullptr;
+  PreviewDecoders* preview_decoders = nullptr;
+  const DeviceTeams* teams = nullptr;
+  Observer* observer = nullptr;
+};
 
 // Each method is one phase, to be run in order, one thread at a time; state passes between them in
 // the object.
@@ -28,13 +37,13 @@ class InferJob {
   static absl::StatusOr<std::shared_ptr<InferJob>> Create(const InferSpec& spec, Pin model,
                                                           Pin clip, Pin vae, CancelTokenPtr cancel,
                                                           InferCallbacks callbacks,
-                                                          const ModelFolders* embeddings,
-                                                          PreviewDecoders* preview_decoders,
-                                                          Observer* observer);
+                                                          const InferServices& services);
 
   absl::Status EncodePrompts();
   // Only when has_init_image(): the picture to the latent to start from, the mask to where to
-  // repaint.
+  // repaint; what the model's extra channels see of both, where it has some. A model that edits
+  // starts from an empty latent, as in the reference's workflow, unless it is to keep something of
+  // the picture (denoise below 1, or a mask).
   absl::Status EncodeInitImage();
   absl::Status Sample();
   absl::Status Decode();
@@ -48,8 +57,7 @@ class InferJob {
 
  private:
   InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
-           InferCallbacks callbacks, const ModelFolders* embeddings,
-           PreviewDecoders* preview_decoders, Observer* observer);
+           InferCallbacks callbacks, const InferServices& services);
   absl::Status CheckFields() const;
   pipeline::VaeOptions VaeOptions() const;
   GenerationParameters Parameters() const;
@@ -58,14 +66,15 @@ class InferJob {
   // What an inpainting model sees beside the latent: the mask and the picture without what it
   // covers.
   absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
+  // What an editing model sees: the picture's latent.
+  absl::Status ConditionOnPicture(const at::Tensor& latent);
 
   const InferSpec spec_;
   const Pin model_, clip_, vae_;
   const CancelTokenPtr cancel_;
   const InferCallbacks callbacks_;
+  const InferServices services_;
   PromptEmbeddings embeddings_;
-  PreviewDecoders* const preview_decoders_;
-  Observer* const observer_;
 
   pipeline::SampleInputs inputs_;
   at::Tensor latent_;

@@ -57,6 +57,7 @@ struct SamplingOptions {
   std::optional<bool> add_noise;           // absent: true
   std::optional<bool> force_full_denoise;  // absent: true, as KSampler's
   std::optional<double> guidance;
+  std::string parallel;  // "off", "auto" or devices (lib/serving/device_teams.h); empty: --parallel
 };
 
 struct StepProgress {

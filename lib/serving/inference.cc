@@ -26,10 +26,13 @@ namespace {
 constexpr int64_t kConditioningCacheBytes = 256 << 20;
 constexpr int64_t kMaxImageSide = 16384;
 
-// Equal texts on equal encoders have equal ids, whichever replica is asked.
-absl::StatusOr<std::string> ConditioningId(const Pin& clip, const std::string& text) {
+// Equal texts on equal encoders have equal ids, whichever replica is asked, as long as the
+// embeddings that the text names are equal, too.
+absl::StatusOr<std::string> ConditioningId(const Pin& clip, const std::string& text,
+                                           const PromptEmbeddings& embeddings) {
   Sha256 hash;
-  hash.Update(absl::StrCat(clip.handle(), "\n", clip.stop_at_layer(), "\n", text));
+  hash.Update(absl::StrCat(clip.handle(), "\n", clip.stop_at_layer(), "\n", embeddings.identity(),
+                           "\n", text));
   ASSIGN_OR_RETURN(const std::string digest, hash.HexDigest());
   return absl::StrCat("cond-", digest.substr(0, 32));
 }
@@ -127,19 +130,18 @@ absl::Status CheckSigmas(const std::vector<double>& sigma, int64_t batch) {
 }  // namespace
 
 Inference::Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
-                     const ModelFolders* embeddings, PreviewDecoders* preview_decoders,
-                     Observer* observer)
+                     const InferServices& services)
     : devices_(std::move(devices)),
       registry_(registry),
       runner_(runner),
-      embeddings_(embeddings),
-      preview_decoders_(preview_decoders),
-      observer_(observer),
+      services_(services),
       conditionings_(kConditioningCacheBytes) {}
 
 pipeline::VaeOptions Inference::VaeOptions(int tile_size) const {
   return {.tile_size = tile_size,
-          .warn = [observer = observer_](std::string_view message) { observer->Warning(message); }};
+          .warn = [observer = services_.observer](std::string_view message) {
+            observer->Warning(message);
+          }};
 }
 
 DeviceId Inference::ComputeDevice(const Pin& pin) const {
@@ -186,12 +188,12 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
   if (!status.ok()) return done(status);
 
   auto work = [this, text = spec.text](const Pin& pin) -> absl::StatusOr<EncodeTextResult> {
-    PromptEmbeddings embeddings(embeddings_);
+    PromptEmbeddings embeddings(services_.embeddings);
     ASSIGN_OR_RETURN(text::Conditioning conditioning,
                      pin->clip().Encode(text, pin.stop_at_layer(), &embeddings));
     EncodeTextResult result;
     result.warnings = embeddings.warnings();
-    ASSIGN_OR_RETURN(result.conditioning_id, ConditioningId(pin, text));
+    ASSIGN_OR_RETURN(result.conditioning_id, ConditioningId(pin, text, embeddings));
     result.conditioning = FromTorch(conditioning);
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
     return result;
@@ -205,7 +207,9 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   absl::StatusOr<Pin> pin = registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel);
   if (!pin.ok()) return done(pin.status());
   absl::StatusOr<pipeline::SampleInputs> inputs = ToInputs(spec, (*pin)->model());
-  if (!inputs.ok()) return done(inputs.status());
+  absl::Status status = inputs.status();
+  status.Update(services_.teams->Check(spec.options.parallel));
+  if (!status.ok()) return done(status);
   absl::StatusOr<text::Conditioning> positive = Resolve("positive", spec.positive);
   if (!positive.ok()) return done(positive.status());
   absl::StatusOr<text::Conditioning> negative = Resolve("negative", spec.negative);
@@ -215,13 +219,16 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   inputs->negative = *std::move(negative);
 
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
+               parallel = spec.options.parallel,
                preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
     const models::DiffusionModel& model = pin->model();
     StepTimes times;
-    const auto on_step = times.Around(ReportSteps(callbacks, preview_every, model.latent_format(),
-                                                  preview_decoders_, observer_, pin->family));
+    const auto on_step =
+        times.Around(ReportSteps(callbacks, preview_every, model.latent_format(),
+                                 services_.preview_decoders, services_.observer, pin->family));
+    ASSIGN_OR_RETURN(const pipeline::Team team, services_.teams->For(*pin, parallel));
     ASSIGN_OR_RETURN(const at::Tensor latent,
-                     pipeline::SampleLatent(model, inputs, *cancel, on_step));
+                     pipeline::SampleLatent(model, inputs, *cancel, on_step, team));
     times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
@@ -308,7 +315,7 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
                  vae_device = ComputeDevice(*vae);
   const std::string family = (*model)->family;
   auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae),
-                                  cancel, callbacks, embeddings_, preview_decoders_, observer_);
+                                  cancel, callbacks, services_);
   if (!created.ok()) return done(created.status());
   std::shared_ptr<InferJob> job = *std::move(created);
 

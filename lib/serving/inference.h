@@ -12,6 +12,7 @@
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/conditioning_cache.h"
 #include "lib/serving/daemon_core.h"
+#include "lib/serving/infer_job.h"
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/phases.h"
@@ -24,7 +25,7 @@ namespace distorch {
 class Inference {
  public:
   Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRunner* runner,
-            const ModelFolders* embeddings, PreviewDecoders* preview_decoders, Observer* observer);
+            const InferServices& services);
 
   void EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel, Done<EncodeTextResult> done);
   void Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
@@ -48,9 +49,7 @@ class Inference {
   const std::vector<DeviceId> devices_;
   Registry* const registry_;
   PhaseRunner* const runner_;
-  const ModelFolders* const embeddings_;
-  PreviewDecoders* const preview_decoders_;
-  Observer* const observer_;
+  const InferServices services_;
   ConditioningCache conditionings_;
 };
 

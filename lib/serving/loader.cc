@@ -203,8 +203,11 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
     *by_kind[static_cast<size_t>(component.kind)] = handles.back();
   }
   timer.Begin("reserve");
+  // Before adapters' handles are evicted, which may be all that keeps them.
+  Components living;
+  for (const std::string& handle : handles) living.push_back(registry_->FindComponent(handle));
   if (spec.eject_models.value_or(true)) registry_->CloseIdle({handles.begin(), handles.end()});
-  RETURN_IF_ERROR(LoadMissing(std::move(plan), handles, cancel, progress, timer));
+  RETURN_IF_ERROR(LoadMissing(std::move(plan), handles, living, cancel, progress, timer));
   timer.End();
 
   const int64_t lease = spec.lease_seconds.value_or(0);
@@ -229,8 +232,8 @@ absl::Status Loader::MakeRoom(const BytesByDevice& need) {
 }
 
 absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
-                                 const CancelTokenPtr& cancel, const Progress& progress,
-                                 PhaseTimer& timer) {
+                                 const Components& living, const CancelTokenPtr& cancel,
+                                 const Progress& progress, PhaseTimer& timer) {
   // Equal loads are one: components that are there already stay as they are.
   std::vector<size_t> missing;
   BytesByDevice need;
@@ -238,6 +241,7 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
   for (size_t i = 0; i < handles.size(); ++i) {
     if (registry_->FindReady(handles[i]) != nullptr) continue;
     missing.push_back(i);
+    if (living[i] != nullptr) continue;
     total += FileBytes(plan.components[i]);
     for (const auto& [device, bytes] : plan.components[i].need) need[device] += bytes;
   }
@@ -247,7 +251,7 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
   for (size_t i : missing)
     registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family,
                             cancel);
-  std::vector<std::shared_ptr<LoadedComponent>> placed;
+  Components placed;
   absl::Cleanup abandon = [&] {
     placed.clear();  // frees the weights before the handles go
     for (size_t i : missing) registry_->Abandon(handles[i]);
@@ -256,6 +260,10 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
   timer.Begin("weights");
   int64_t before = 0;
   for (size_t i : missing) {
+    if (living[i] != nullptr) {
+      placed.push_back(living[i]);
+      continue;
+    }
     const int64_t bytes = FileBytes(plan.components[i]);
     const auto on_bytes = [&](int64_t done) {
       if (progress) progress({"weights", before + done, total});
@@ -289,8 +297,9 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->forecasts = forecasts_;
   loaded->predicted_step_seconds = component.predicted_step_seconds;
   loaded->component = std::move(component.component);
+  auto holding = std::make_shared<Holding>();
   ASSIGN_OR_RETURN(
-      loaded->reservation,
+      holding->reservation,
       ledger_->Reserve(absl::StrCat(plan.ckpt_name, " (", loaded->placement.component, ")"),
                        component.need, FreeBytes(devices_)));
   RETURN_IF_ERROR(PlaceWeights(*plan.file, component.targets, meter_, cancel, on_bytes));
@@ -311,7 +320,9 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   }
   BytesByDevice held = measured;
   held.erase(kDisk);
-  loaded->reservation.Commit(held);
+  holding->reservation.Commit(held);
+  holding->devices = loaded->placement.devices;
+  loaded->holding = std::move(holding);
   loaded->component->store().StreamTo(streamer_, loaded->component->compute().device);
   return loaded;
 }

@@ -38,8 +38,9 @@ class Loader {
   // Reads headers only. `fits` counts what eject_models would free.
   absl::StatusOr<CheckpointPlan> Plan(const LoadSpec& spec) const;
 
-  // Loads what of the checkpoint's components is not loaded with these fields yet, and returns all
-  // handles. After an error nothing of it stays allocated; what eject_models evicted stays evicted.
+  // Loads what of the checkpoint's components is not loaded with these fields yet, be it under its
+  // own handle or below an adapter's, and returns all handles. After an error nothing of it stays
+  // allocated; what eject_models evicted stays evicted.
   absl::StatusOr<LoadResult> Load(const LoadSpec& spec, const CancelTokenPtr& cancel,
                                   const Progress& progress);
 
@@ -49,9 +50,11 @@ class Loader {
   // Whether all of `need` fits now, before the first byte moves; staging makes room for it.
   absl::Status MakeRoom(const BytesByDevice& need);
   SplitContext ContextOf(const LoadSpec& spec) const;
+  using Components = std::vector<std::shared_ptr<const LoadedComponent>>;
+  // `living` parallels `handles`: components whose weights are there still; else null.
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
-                           const CancelTokenPtr& cancel, const Progress& progress,
-                           PhaseTimer& timer);
+                           const Components& living, const CancelTokenPtr& cancel,
+                           const Progress& progress, PhaseTimer& timer);
   absl::StatusOr<std::shared_ptr<LoadedComponent>> Place(
       const LoadPlan& plan, ComponentLoadPlan component, const std::string& handle,
       const CancelToken& cancel, const std::function<void(int64_t)>& on_bytes);

@@ -1,6 +1,7 @@
 #include "lib/serving/lora_applier.h"
 
 #include <cmath>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -25,22 +26,6 @@ absl::Status CheckStrength(std::string_view field, double strength) {
       field, ": ", strength, " is out of range; allowed: ", -kMaxStrength, " to ", kMaxStrength));
 }
 
-// A component like `loaded` that shares its weights.
-absl::StatusOr<std::unique_ptr<nn::Component>> BuildLike(const LoadedComponent& loaded) {
-  ASSIGN_OR_RETURN(models::Skeleton skeleton, models::BuildSkeleton(*loaded.file));
-  std::unique_ptr<nn::Component> component;
-  if (loaded.kind == ComponentKind::kModel) {
-    component = std::move(skeleton.unet);
-  } else {
-    component = std::move(skeleton.clip);
-  }
-  if (component == nullptr)
-    return absl::InternalError(absl::StrCat(loaded.base_handle, " cannot be built again"));
-  component->set_compute(loaded.component->compute());
-  RETURN_IF_ERROR(component->store().Share(loaded.component->store()));
-  return component;
-}
-
 }  // namespace
 
 struct LoraApplier::Adapter {
@@ -52,6 +37,39 @@ struct LoraApplier::Adapter {
   absl::Status In(const absl::Status& status) const {
     return Within(absl::StrCat("lora_name: ", name), status);
   }
+};
+
+// Tensors of an adapter that some component computes with.
+struct LoraApplier::HeldTensors : Holding {
+  lora::AdapterTensors tensors;
+};
+
+// Components without weights, to be given those of loaded ones. A checkpoint's file is looked into
+// once for its model and its text encoders.
+class LoraApplier::Skeletons {
+ public:
+  // A component like `loaded` that shares its weights.
+  absl::StatusOr<std::unique_ptr<nn::Component>> BuildLike(const LoadedComponent& loaded) {
+    auto found = by_file_.find(loaded.file);
+    if (found == by_file_.end()) {
+      ASSIGN_OR_RETURN(models::Skeleton skeleton, models::BuildSkeleton(*loaded.file));
+      found = by_file_.emplace(loaded.file, std::move(skeleton)).first;
+    }
+    std::unique_ptr<nn::Component> component;
+    if (loaded.kind == ComponentKind::kModel) {
+      component = std::move(found->second.unet);
+    } else {
+      component = std::move(found->second.clip);
+    }
+    if (component == nullptr)
+      return absl::InternalError(absl::StrCat(loaded.base_handle, " cannot be built again"));
+    component->set_compute(loaded.component->compute());
+    RETURN_IF_ERROR(component->store().Share(loaded.component->store()));
+    return component;
+  }
+
+ private:
+  std::map<std::shared_ptr<const CheckpointFile>, models::Skeleton> by_file_;
 };
 
 // What becomes of one handle.
@@ -94,14 +112,15 @@ absl::StatusOr<LoraApplier::Adapter> LoraApplier::Open(const std::string& lora_n
 }
 
 absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter, Pin source,
-                                                          double strength) const {
+                                                          double strength,
+                                                          Skeletons& skeletons) const {
   Derived derived{std::move(source), strength};
   const LoadedComponent& base = *derived.source;
   ASSIGN_OR_RETURN(
       derived.base_handle,
       ComponentHandle(base.kind, base.base_handle,
                       absl::StrFormat("lora %s %.17g", adapter.fingerprint, strength)));
-  ASSIGN_OR_RETURN(std::unique_ptr<nn::Component> component, BuildLike(base));
+  ASSIGN_OR_RETURN(std::unique_ptr<nn::Component> component, skeletons.BuildLike(base));
   auto plan = lora::PlanAdapter(*adapter.file, adapter.modules, component->store());
   if (!plan.ok()) return adapter.In(plan.status());
   derived.plan = *std::move(plan);
@@ -125,32 +144,49 @@ absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter
   loaded.placement.compute_device = base.placement.compute_device;
   loaded.placement.allocation = base.placement.allocation;
   loaded.fields = base.fields;
+  loaded.loras = base.loras;
+  loaded.loras.push_back({adapter.name, strength});
   loaded.high_precision_loras = base.high_precision_loras;
   loaded.step = base.step;
   loaded.forecasts = base.forecasts;
   return derived;
 }
 
-absl::Status LoraApplier::Attach(const Adapter& adapter, Derived* derived,
-                                 const CancelToken& cancel) const {
-  LoadedComponent& loaded = *derived->fresh;
+absl::StatusOr<std::shared_ptr<const LoraApplier::HeldTensors>> LoraApplier::Tensors(
+    const Adapter& adapter, const lora::AdapterPlan& plan, const LoadedComponent& loaded,
+    const CancelToken& cancel) {
   const c10::Device compute = loaded.component->compute().device;
   const std::vector<DeviceId> devices = devices_.devices();
   const DeviceId& device = devices[DeviceIndex(compute, devices.size())];
-  const int64_t planned = derived->plan.bytes();
-  auto reservation = ledger_->Reserve(
-      absl::StrCat(adapter.name, " on ", loaded.ckpt_name, " (", loaded.placement.component, ")"),
-      {{device, planned}}, FreeBytes(devices_));
-  if (!reservation.ok()) return adapter.In(reservation.status());
-  loaded.reservation = *std::move(reservation);
+  std::erase_if(held_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<const HeldTensors>& known = held_[absl::StrCat(
+      adapter.fingerprint, "\n", ComponentKindName(loaded.kind), "\n", device.ToString())];
+  // Another checkpoint of the family may lack some of what the adapter changes.
+  if (auto held = known.lock(); held != nullptr && held->tensors.Has(plan)) return held;
+
+  auto held = std::make_shared<HeldTensors>();
+  const int64_t planned = lora::AdapterTensors::BytesOf(plan);
+  ASSIGN_OR_RETURN(held->reservation,
+                   ledger_->Reserve(absl::StrCat(adapter.name, " on ", loaded.ckpt_name, " (",
+                                                 loaded.placement.component, ")"),
+                                    {{device, planned}}, FreeBytes(devices_)));
+  ASSIGN_OR_RETURN(held->tensors, lora::AdapterTensors::Read(*adapter.file, plan, compute, cancel));
+  held->devices = {{device.ToString(), planned, held->tensors.bytes(), 0}};
+  held->reservation.Commit({{device, held->tensors.bytes()}});
+  known = held;
+  return held;
+}
+
+absl::Status LoraApplier::Attach(const Adapter& adapter, Derived* derived,
+                                 const CancelToken& cancel) {
+  LoadedComponent& loaded = *derived->fresh;
+  auto held = Tensors(adapter, derived->plan, loaded, cancel);
+  if (!held.ok()) return adapter.In(held.status());
   lora::AttachOptions options;
   options.strength = derived->strength;
-  options.device = compute;
   options.round_to_fp8 = !loaded.high_precision_loras;
-  auto measured = lora::AttachAdapter(*adapter.file, derived->plan, options, cancel);
-  if (!measured.ok()) return adapter.In(measured.status());
-  loaded.placement.devices = {{device.ToString(), planned, *measured, 0}};
-  loaded.reservation.Commit({{device, *measured}});
+  lora::AttachAdapter(derived->plan, (*held)->tensors, options);
+  loaded.holding = *std::move(held);
   return absl::OkStatus();
 }
 
@@ -187,9 +223,10 @@ absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
   ASSIGN_OR_RETURN(const Adapter adapter, Open(spec.lora_name));
 
   ApplyLoraResult result;
+  Skeletons skeletons;
   std::vector<Derived> all;
   for (auto& [pin, strength] : sources) {
-    ASSIGN_OR_RETURN(Derived derived, Prepare(adapter, std::move(pin), strength));
+    ASSIGN_OR_RETURN(Derived derived, Prepare(adapter, std::move(pin), strength, skeletons));
     result.patched += static_cast<int>(derived.plan.patches.size());
     all.push_back(std::move(derived));
   }

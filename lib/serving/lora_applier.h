@@ -2,6 +2,7 @@
 #ifndef LIB_SERVING_LORA_APPLIER_H_
 #define LIB_SERVING_LORA_APPLIER_H_
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -16,7 +17,12 @@
 
 namespace distorch {
 
+namespace lora {
+struct AdapterPlan;
+}
+
 // What it is given must outlive it. From one thread at a time, the loader's: both reserve memory.
+// Handles that differ only in an adapter's strength share its tensors.
 class LoraApplier {
  public:
   LoraApplier(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
@@ -29,10 +35,19 @@ class LoraApplier {
  private:
   struct Adapter;
   struct Derived;
+  struct HeldTensors;
+  class Skeletons;
 
   absl::StatusOr<Adapter> Open(const std::string& lora_name) const;
-  absl::StatusOr<Derived> Prepare(const Adapter& adapter, Pin source, double strength) const;
-  absl::Status Attach(const Adapter& adapter, Derived* derived, const CancelToken& cancel) const;
+  absl::StatusOr<Derived> Prepare(const Adapter& adapter, Pin source, double strength,
+                                  Skeletons& skeletons) const;
+  absl::Status Attach(const Adapter& adapter, Derived* derived, const CancelToken& cancel);
+  // The tensors of the plan, on the device where `loaded` computes: those that are there, or read
+  // now.
+  absl::StatusOr<std::shared_ptr<const HeldTensors>> Tensors(const Adapter& adapter,
+                                                             const lora::AdapterPlan& plan,
+                                                             const LoadedComponent& loaded,
+                                                             const CancelToken& cancel);
   absl::StatusOr<std::string> Publish(Derived derived) const;
 
   const ModelFolders& folders_;
@@ -40,6 +55,8 @@ class LoraApplier {
   Ledger* const ledger_;
   Registry* const registry_;
   Streamer* const streamer_;
+  // By the file's content, the kind of the component and the device.
+  std::map<std::string, std::weak_ptr<const HeldTensors>> held_;
 };
 
 }  // namespace distorch

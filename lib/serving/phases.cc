@@ -47,6 +47,10 @@ int PhaseRunner::queue_length(const DeviceId& device) const {
   return executors_.at(device)->queue_length();
 }
 
+bool PhaseRunner::TryRun(const DeviceId& device, Executor::Job job) {
+  return executors_.at(device)->TryPost(job);
+}
+
 void PhaseRunner::Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel,
                       PhaseStarted started, Finished done) {
   auto request = std::make_shared<Request>();

@@ -48,6 +48,9 @@ class PhaseRunner {
   void Run(std::string family, std::vector<Phase> phases, CancelTokenPtr cancel,
            PhaseStarted started, Finished done);
 
+  // A job for a request of another device: taken only when `device` has nothing else to do.
+  bool TryRun(const DeviceId& device, Executor::Job job);
+
   int queue_length(const DeviceId& device) const;
 
  private:

@@ -27,10 +27,13 @@ class PromptEmbeddings : public text::EmbeddingSource {
 
   // What was ignored, each once, for who wrote the prompt.
   std::vector<std::string> warnings() const { return {warnings_.begin(), warnings_.end()}; }
+  // Which files were read, by their content: equal where the same prompt means the same.
+  std::string identity() const;
 
  private:
   const ModelFolders* const folders_;
   std::set<std::string> warnings_;
+  std::set<std::string> read_;  // a name and the file's fingerprint
 };
 
 }  // namespace distorch

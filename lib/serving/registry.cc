@@ -17,27 +17,26 @@ absl::Status Stale(const std::string& handle) {
       absl::StrCat("handle \"", handle, "\" is not loaded (unloaded, or never was)"));
 }
 
-// Adds `component` and those whose weights it shares; returns those that were not there.
-std::vector<std::shared_ptr<const LoadedComponent>> AddWithBases(
-    std::shared_ptr<const LoadedComponent> component,
-    std::set<std::shared_ptr<const LoadedComponent>>* components) {
-  std::vector<std::shared_ptr<const LoadedComponent>> added;
-  for (; component != nullptr && components->insert(component).second; component = component->base)
-    added.push_back(component);
+// Adds what `component` and those whose weights it shares hold; returns what was not there.
+std::vector<std::shared_ptr<const Holding>> AddHoldings(
+    const LoadedComponent* component, std::set<std::shared_ptr<const Holding>>* holdings) {
+  std::vector<std::shared_ptr<const Holding>> added;
+  for (; component != nullptr; component = component->base.get()) {
+    if (holdings->insert(component->holding).second) added.push_back(component->holding);
+  }
   return added;
 }
 
-// What a component and those whose weights it shares have on each device.
+// What a component computes with on each device, those with the weights first.
 std::vector<DeviceBytes> AllDevices(const LoadedComponent& component) {
-  std::vector<DeviceBytes> all = component.placement.devices;
-  if (component.base == nullptr) return all;
-  std::vector<DeviceBytes> merged = AllDevices(*component.base);
-  for (DeviceBytes& own : all) {
+  std::vector<DeviceBytes> merged;
+  if (component.base != nullptr) merged = AllDevices(*component.base);
+  for (const DeviceBytes& own : component.holding->devices) {
     const auto same = std::find_if(merged.begin(), merged.end(), [&](const DeviceBytes& device) {
       return device.device == own.device;
     });
     if (same == merged.end()) {
-      merged.push_back(std::move(own));
+      merged.push_back(own);
       continue;
     }
     same->planned_bytes += own.planned_bytes;
@@ -178,8 +177,11 @@ std::shared_ptr<const LoadedComponent> Registry::FindComponent(
     const std::string& base_handle) const {
   absl::MutexLock lock(&mutex_);
   for (const auto& [handle, entry] : entries_) {
-    if (entry.state == State::kReady && entry.component->base_handle == base_handle)
-      return entry.component;
+    if (entry.state != State::kReady) continue;
+    for (std::shared_ptr<const LoadedComponent> component = entry.component; component != nullptr;
+         component = component->base) {
+      if (component->base_handle == base_handle) return component;
+    }
   }
   return nullptr;
 }
@@ -226,27 +228,32 @@ UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
       user->Cancel(absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded by force")));
     }
   }
-  Components closed, kept;
+  std::vector<std::shared_ptr<const LoadedComponent>> components;
+  Holdings closed, kept;
   UnloadReceipt receipt;
   for (const std::string& handle : handles) {
     Entry& entry = entries_.at(handle);
     mutex_.Await(absl::Condition(
         +[](Entry* e) { return e->users.empty(); }, &entry));
-    AddWithBases(entry.component, &closed);
+    AddHoldings(entry.component.get(), &closed);
+    components.push_back(std::move(entry.component));
     entries_.erase(handle);
     ++receipt.handles_closed;
   }
-  for (const auto& [handle, entry] : entries_) AddWithBases(entry.component, &kept);
-  for (const auto& component : closed) {
-    if (kept.contains(component)) continue;
-    for (const DeviceBytes& device : component->placement.devices) {
+  for (const auto& [handle, entry] : entries_) AddHoldings(entry.component.get(), &kept);
+  for (const auto& holding : closed) {
+    if (kept.contains(holding)) continue;
+    for (const DeviceBytes& device : holding->devices) {
       // What stayed on disk took nothing that could be freed.
       if (device.device != kDisk.ToString())
         receipt.freed_bytes[device.device] += device.measured_bytes;
     }
   }
-  closed.clear();  // frees the weights, before anybody is told that they are free
-  malloc_trim(0);  // and the host's allocator gives its part back to the system
+  // Frees the weights, and what they were accounted for by, before anybody is told that they are
+  // free; and the host's allocator gives its part back to the system.
+  components.clear();
+  closed.clear();
+  malloc_trim(0);
   return receipt;
 }
 
@@ -294,13 +301,13 @@ BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep) const {
   absl::MutexLock lock(&mutex_);
   const std::vector<std::string> idle = IdleHandles(keep);
   const std::set<std::string> closing(idle.begin(), idle.end());
-  Components freed, kept;
+  Holdings freed, kept;
   for (const auto& [handle, entry] : entries_)
-    AddWithBases(entry.component, closing.contains(handle) ? &freed : &kept);
+    AddHoldings(entry.component.get(), closing.contains(handle) ? &freed : &kept);
   BytesByDevice bytes;
-  for (const auto& component : freed) {
-    if (kept.contains(component)) continue;
-    for (const auto& [device, n] : component->reservation.bytes()) bytes[device] += n;
+  for (const auto& holding : freed) {
+    if (kept.contains(holding)) continue;
+    for (const auto& [device, n] : holding->reservation.bytes()) bytes[device] += n;
   }
   return bytes;
 }
@@ -323,7 +330,7 @@ std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep
 std::vector<ModelInfo> Registry::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<ModelInfo> models;
-  Components listed;
+  Holdings listed;
   for (const auto& [handle, entry] : entries_) {
     ModelInfo info;
     info.handle = handle;
@@ -336,8 +343,8 @@ std::vector<ModelInfo> Registry::List() const {
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
     if (entry.component != nullptr) {
       info.devices = AllDevices(*entry.component);
-      for (const auto& component : AddWithBases(entry.component, &listed)) {
-        for (const DeviceBytes& device : component->placement.devices)
+      for (const auto& holding : AddHoldings(entry.component.get(), &listed)) {
+        for (const DeviceBytes& device : holding->devices)
           info.unshared_bytes[device.device] += device.measured_bytes;
       }
     }

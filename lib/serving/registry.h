@@ -27,6 +27,7 @@
 #include "lib/models/vae_model.h"
 #include "lib/serving/forecasts.h"
 #include "lib/serving/load_spec.h"
+#include "lib/serving/replicas.h"
 #include "lib/text/text_encoder.h"
 
 namespace distorch {
@@ -35,24 +36,42 @@ enum class ComponentKind { kModel, kClip, kVae };
 // "model", "clip", "vae": what handles start with and ListModels says.
 std::string_view ComponentKindName(ComponentKind kind);
 
+// Tensors that are stored: what is accounted for, once, whoever computes with them. Immutable;
+// freed with its last reference.
+struct Holding {
+  virtual ~Holding() = default;
+
+  std::vector<DeviceBytes> devices;
+  Reservation reservation;
+};
+
+struct AppliedLora {
+  std::string name;
+  double strength = 1;
+};
+
 // A component with its weights in place: a checkpoint's, or one that shares the weights of another
-// and holds only what an adapter adds. Immutable; freed with its last reference.
+// and has only what an adapter adds. Immutable; freed with its last reference.
 struct LoadedComponent {
   ComponentKind kind = ComponentKind::kModel;
   std::string base_handle;  // the handle that names it alone, without clip skip
   std::string ckpt_name, family;
   std::shared_ptr<const CheckpointFile> file;   // the weights' TensorInfos point into its index
   std::shared_ptr<const LoadedComponent> base;  // whose weights it shares; null: they are its own
+  // What it has beside the base's weights. Several may have the tensors of one adapter.
+  std::shared_ptr<const Holding> holding;
   std::unique_ptr<nn::Component> component;
-  ComponentPlacement placement;  // of what is its own
-  LoaderFields fields;           // of the node, those that concern this component
+  ComponentPlacement placement;    // as it was loaded
+  LoaderFields fields;             // of the node, those that concern this component
+  std::vector<AppliedLora> loras;  // what changed it, in the order applied
   bool high_precision_loras = true;
   // What was asked for, and with "auto" decided: an equal request finds it (FindRequested).
   std::string request;
   StepPlacement step;
   StepForecasts* forecasts = nullptr;  // of its steps, where it has any
   double predicted_step_seconds = 0;   // of a usual step; 0: not known, or no diffusion model
-  Reservation reservation;             // of what is its own
+  // Of a model.
+  const std::unique_ptr<Replicas> replicas = std::make_unique<Replicas>();
 
   // Of the type that `kind` says.
   const models::DiffusionModel& model() const {
@@ -115,7 +134,8 @@ class Registry {
   absl::Status Derive(const Pin& source, const std::string& handle,
                       std::shared_ptr<const LoadedComponent> component, int stop_at_layer)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // The component that `base_handle` names, under whichever READY handle; else null.
+  // The component that `base_handle` names, under whichever READY handle, or below one as the base
+  // of what adapters made of it; else null.
   std::shared_ptr<const LoadedComponent> FindComponent(const std::string& base_handle) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -147,7 +167,7 @@ class Registry {
 
  private:
   friend class Pin;
-  using Components = std::set<std::shared_ptr<const LoadedComponent>>;
+  using Holdings = std::set<std::shared_ptr<const Holding>>;
   enum class State { kLoading, kReady, kUnloading };
   struct Entry {
     ComponentKind kind = ComponentKind::kModel;

@@ -67,12 +67,13 @@ TEST(OptionsTest, TakesBothFormsOfAFlag) {
   const Options options =
       MustParse({"--checkpoint_dirs=/a,/b", "--checkpoint_dirs", "/c", "--queue_limit", "7",
                  "--drain_seconds=1.5", "--simulate_devices=cuda:0=8GiB,cuda:1=12GiB",
-                 "--link=cuda:0-cpu=12GB/s,20us"});
+                 "--link=cuda:0-cpu=12GB/s,20us", "--parallel=cuda:1,cuda:2"});
   EXPECT_THAT(options.core.checkpoint_dirs, ElementsAre("/a", "/b", "/c"));
   EXPECT_EQ(options.core.queue_limit, 7);
   EXPECT_EQ(options.drain_seconds, 1.5);
   EXPECT_EQ(options.core.simulate_devices, "cuda:0=8GiB,cuda:1=12GiB");
   EXPECT_EQ(options.core.links, "cuda:0-cpu=12GB/s,20us");
+  EXPECT_EQ(options.core.parallel, "cuda:1,cuda:2");
 }
 
 TEST(OptionsTest, TheLastOfAScalarFlagWins) {

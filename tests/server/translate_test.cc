@@ -191,6 +191,7 @@ TEST(TranslateInferTest, UnsetFieldsAreTheNodesDefaults) {
   EXPECT_EQ(options.sampler_name, "euler");
   EXPECT_EQ(options.scheduler, "normal");
   EXPECT_EQ(options.denoise, 1.0);
+  EXPECT_EQ(options.parallel, "");
   EXPECT_FALSE(options.start_step.has_value() || options.add_noise.has_value() ||
                options.guidance.has_value());
 }
@@ -212,6 +213,7 @@ TEST(TranslateInferTest, SetFieldsAreKept) {
   options->set_start_step(0);
   options->set_end_step(3);
   options->set_add_noise(false);
+  options->set_parallel("cuda:1");
   absl::StatusOr<InferSpec> spec = ToInferSpec(request);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->prompt, "a cat");
@@ -223,6 +225,7 @@ TEST(TranslateInferTest, SetFieldsAreKept) {
   EXPECT_EQ(spec->options.denoise, 0.25);
   EXPECT_EQ(spec->options.start_step, 0);
   EXPECT_EQ(spec->options.add_noise, false);
+  EXPECT_EQ(spec->options.parallel, "cuda:1");
 }
 
 TEST(TranslateInferTest, EachFieldIsNamedByItsError) {

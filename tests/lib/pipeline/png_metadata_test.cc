@@ -63,7 +63,7 @@ TEST(WebUiInfotextTest, FieldsThatAreNotAlwaysThere) {
   p.stop_at_clip_layer = -2;
   p.loras = {{"styles/ink.safetensors", 0.8, 1.0}};
   EXPECT_EQ(WebUiInfotext(p),
-            "a cat <lora:ink:0.8>\nSteps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: "
+            "a cat <lora:ink:1:0.8>\nSteps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: "
             "1.5, Distilled CFG Scale: 3.5, Seed: 18446744073709551615, Size: 128x128, Model: "
             "v1-5, Denoising strength: 0.75, Clip skip: 2, Version: distorchd 0.1.0");
 }
@@ -158,6 +158,35 @@ TEST(ComfyWorkflowTest, AdaptersClipSkipGuidanceAndAnImageToStartFrom) {
   EXPECT_EQ(Source(graph, mask, "mask")["class_type"], "LoadImage");
   EXPECT_EQ(mask["inputs"]["mask"][1], 1);
   EXPECT_EQ(Source(graph, mask, "samples")["class_type"], "VAEEncode");
+}
+
+TEST(ComfyWorkflowTest, WhatAModelWasShownOfAnImage) {
+  GenerationParameters p = Example();
+  p.from_image = true;
+  p.shown = GenerationParameters::Shown::kPicture;
+  json graph = json::parse(ComfyWorkflow(p));
+  json sampler = NodeOf(graph, "KSampler");
+  for (const char* const input : {"positive", "negative", "latent_image"})
+    EXPECT_EQ(Source(graph, sampler, input)["class_type"], "InstructPixToPixConditioning");
+  const json shown = Source(graph, sampler, "positive");
+  EXPECT_EQ(Source(graph, shown, "positive")["inputs"]["text"], "a cat");
+  EXPECT_EQ(Source(graph, shown, "negative")["inputs"]["text"], "dog");
+  EXPECT_EQ(Source(graph, shown, "pixels")["class_type"], "LoadImage");
+
+  p.denoise = 0.5;
+  graph = json::parse(ComfyWorkflow(p));
+  sampler = NodeOf(graph, "KSampler");
+  EXPECT_EQ(Source(graph, sampler, "positive")["class_type"], "InstructPixToPixConditioning");
+  EXPECT_EQ(Source(graph, sampler, "latent_image")["class_type"], "VAEEncode");
+
+  p.shown = GenerationParameters::Shown::kMasked;
+  p.masked = true;
+  graph = json::parse(ComfyWorkflow(p));
+  sampler = NodeOf(graph, "KSampler");
+  const json inpaint = Source(graph, sampler, "latent_image");
+  EXPECT_EQ(inpaint["class_type"], "InpaintModelConditioning");
+  EXPECT_EQ(Source(graph, sampler, "negative"), inpaint);
+  EXPECT_EQ(inpaint["inputs"]["mask"][1], 1);
 }
 
 TEST(GenerationTextTest, AnyPromptSurvivesInAPng) {

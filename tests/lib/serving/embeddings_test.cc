@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -86,6 +87,23 @@ TEST_F(EmbeddingsTest, WhatCannotBeUsedIsLeftOutWithAWarning) {
     EXPECT_EQ(result.conditioning.cross_attention.data, plain) << name;
     EXPECT_THAT(result.warnings, ElementsAre(HasSubstr(problem)));
   }
+}
+
+TEST_F(EmbeddingsTest, TheIdDependsOnTheFilesContent) {
+  const std::string path = folder_.File("embeddings/styles/mystyle.safetensors");
+  const std::string prompt = "a embedding:mystyle fox";
+  const EncodeTextResult before = Encode(prompt);
+  EXPECT_EQ(Encode(prompt).conditioning_id, before.conditioning_id);
+  // The last byte of the data is the sign of a value.
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const char last = static_cast<char>(file.peek() ^ 0x80);
+  file.seekp(-1, std::ios::end).put(last);
+  file.close();
+  const EncodeTextResult after = Encode(prompt);
+  EXPECT_NE(after.conditioning.cross_attention.data, before.conditioning.cross_attention.data);
+  EXPECT_NE(after.conditioning_id, before.conditioning_id);
+  EXPECT_EQ(Encode("a fox").conditioning_id, Encode("a fox").conditioning_id);
 }
 
 TEST_F(EmbeddingsTest, InferWarnsOfBothPrompts) {

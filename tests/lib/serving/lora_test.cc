@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/pipeline/png_codec.h"
 #include "lib/serving/daemon_core.h"
 #include "tests/support/core_client.h"
 #include "tests/support/golden_checkpoint.h"
@@ -43,12 +44,16 @@ class LoraTest : public testing::Test {
     loaded_ = Load();
   }
 
-  LoadResult Load() {
+  LoadResult Load(bool eject = true, int64_t* bytes_read = nullptr) {
     LoadSpec spec;
+    spec.eject_models = eject;
     spec.ckpt_name = ckpt_name_;
     spec.unet_compute_device = spec.clip_compute_device = spec.vae_device = "cuda:0";
     spec.unet_expert_mode_allocations = "cuda:0,60%;cuda:1,40%";
-    const auto loaded = client_->Load(spec);
+    const auto loaded =
+        client_->Load(spec, std::make_shared<CancelToken>(), [&](const LoadProgress& progress) {
+          if (bytes_read != nullptr) *bytes_read = progress.bytes_done;
+        });
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     return loaded.ok() ? *loaded : LoadResult();
   }
@@ -155,6 +160,48 @@ TEST_F(LoraTest, WeightsAreSharedAndGoWithTheLastHandle) {
   EXPECT_EQ(WeightBytes(), free_at_start_);
 }
 
+TEST_F(LoraTest, StrengthsOfOneAdapterShareItsTensors) {
+  const std::string lora = "sd1/extras/lora_text.safetensors";
+  const std::string strong = Applied("", loaded_.clip, lora, 0.8).clip;
+  const auto with_one = WeightBytes();
+  const std::string weak = Applied("", loaded_.clip, lora, 0.3).clip;
+  EXPECT_EQ(WeightBytes(), with_one);
+  EXPECT_EQ(StoredBytes(), with_one);
+  const std::string weakly = Encode(weak);
+  EXPECT_TRUE(Encode(strong) != weakly);
+  // Twice in one stack, too.
+  const std::string twice = Applied("", strong, lora, 0.3).clip;
+  EXPECT_TRUE(Encode(twice) != weakly);
+  EXPECT_EQ(WeightBytes(), with_one);
+  EXPECT_EQ(StoredBytes(), with_one);
+
+  EXPECT_TRUE(Unload({strong, twice}).empty());
+  EXPECT_EQ(WeightBytes(), with_one);
+  EXPECT_TRUE(Encode(weak) == weakly);
+  EXPECT_GT(Unload({weak}).at("cuda:0"), 0);
+  EXPECT_EQ(Applied("", loaded_.clip, lora, 0.8).clip, strong);
+  EXPECT_EQ(WeightBytes(), with_one);
+}
+
+TEST_F(LoraTest, WeightsBelowAnAdapterAreNotLoadedAgain) {
+  const std::string encoded = Encode(loaded_.clip);
+  for (const bool eject : {false, true}) {
+    SCOPED_TRACE(eject);
+    const ApplyLoraResult lora = Applied(loaded_.model, loaded_.clip, "sd1/lora.safetensors");
+    Unload({loaded_.model, loaded_.clip});
+    int64_t bytes_read = -1;
+    const LoadResult again = Load(eject, &bytes_read);
+    EXPECT_EQ(bytes_read, 0);
+    EXPECT_EQ(again.model, loaded_.model);
+    ASSERT_EQ(again.placement.size(), 3u);
+    EXPECT_GT(again.placement[0].devices.at(0).measured_bytes, 0);
+    EXPECT_EQ(Encode(again.clip), encoded);
+    EXPECT_EQ(StoredBytes(), WeightBytes());
+    if (!eject) Unload({lora.model, lora.clip});
+  }
+  EXPECT_EQ(core_->ListModels().size(), 3u);
+}
+
 TEST_F(LoraTest, ALoadEjectsIdleStacks) {
   const ApplyLoraResult one = Applied(loaded_.model, loaded_.clip, "sd1/lora.safetensors");
   const LoadResult again = Load();
@@ -195,6 +242,30 @@ TEST_F(LoraTest, WhatAnAdapterDoesNotChangeGetsAHandleOfItsOwn) {
   ASSERT_TRUE(zero.ok()) << zero.status();
   EXPECT_NE(zero->model, loaded_.model);
   EXPECT_EQ(StoredBytes(), WeightBytes());
+}
+
+TEST_F(LoraTest, PicturesSayWhichAdaptersMadeThem) {
+  const ApplyLoraResult one = Applied(loaded_.model, loaded_.clip, "sd1/lora.safetensors", 0.75);
+  const ApplyLoraResult two = Applied(one.model, one.clip, "sd1/extras/lora_text.safetensors", 0.5);
+  InferSpec spec;
+  spec.model = two.model;
+  spec.clip = two.clip;
+  spec.vae = loaded_.vae;
+  spec.prompt = "a fox";
+  spec.width = spec.height = 64;
+  spec.options.steps = 1;
+  const auto result = client_->Infer(spec);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const ImageText text = DecodePng(result->png[0]).value().text;
+  ASSERT_EQ(text.size(), 2u);
+  EXPECT_THAT(text[0].second,
+              testing::StartsWith("a fox <lora:lora:0:0.75> <lora:lora_text:0.5:0>\n"));
+  EXPECT_THAT(text[1].second,
+              HasSubstr(R"("lora_name":"sd1/lora.safetensors","strength_model":0.75,)"
+                        R"("strength_clip":0.0,"model":["1",0],)"));
+  EXPECT_THAT(text[1].second,
+              HasSubstr(R"("lora_name":"sd1/extras/lora_text.safetensors","strength_model":0.0,)"
+                        R"("strength_clip":0.5,"model":["2",0],)"));
 }
 
 TEST_F(LoraTest, UnmatchedKeysAreReported) {

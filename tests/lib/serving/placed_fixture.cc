@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "tests/support/golden_checkpoint.h"
 
 namespace distorch {
@@ -15,7 +16,7 @@ const char* const kGoldenDir = DISTORCH_GOLDEN_DIR;
 }  // namespace
 
 PlacedFixture::PlacedFixture(const std::string& family)
-    : golden_(std::string(kGoldenDir) + "/" + family) {
+    : golden_(absl::StrCat(kGoldenDir, "/", family)) {
   const auto path = GoldenCheckpoint(kGoldenDir, family, DISTORCH_GOLDEN_CACHE);
   EXPECT_TRUE(path.ok()) << path.status();
   if (path.ok()) ckpt_name_ = path->substr(path->rfind('/') + 1);

@@ -38,12 +38,14 @@ std::shared_ptr<LoadedComponent> NewComponent(const std::string& handle, int64_t
   DeviceBytes device;
   device.device = "cuda:0";
   device.planned_bytes = device.measured_bytes = bytes;
-  component->placement.devices = {device};
+  auto holding = std::make_shared<Holding>();
+  holding->devices = {device};
   const BytesByDevice need = {{DeviceId{"cuda", 0}, bytes}};
   auto reservation = Accounts().Reserve(handle, need, {{DeviceId{"cuda", 0}, int64_t{1} << 20}});
   EXPECT_TRUE(reservation.ok()) << reservation.status();
-  component->reservation = *std::move(reservation);
-  component->reservation.Commit(need);
+  holding->reservation = *std::move(reservation);
+  holding->reservation.Commit(need);
+  component->holding = std::move(holding);
   return component;
 }
 
