@@ -20,6 +20,12 @@ T OrDie(absl::StatusOr<T> result) {
   std::exit(1);
 }
 
+inline void OrDie(const absl::Status& status) {
+  if (status.ok()) return;
+  std::cerr << status << "\n";
+  std::exit(1);
+}
+
 // The upper one of an even number; `values` must not be empty.
 inline double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
