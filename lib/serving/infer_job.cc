@@ -195,7 +195,7 @@ absl::Status InferJob::Sample() {
   ASSIGN_OR_RETURN(const pipeline::Team team,
                    services_.teams->For(*model_, spec_.options.parallel));
   ASSIGN_OR_RETURN(latent_, pipeline::SampleLatent(model, inputs_, *cancel_, on_step, team));
-  times.Teach(*model_, inputs_);
+  if (team.mates.empty()) times.Teach(*model_, inputs_);
   return absl::OkStatus();
 }
 

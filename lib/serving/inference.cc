@@ -229,7 +229,7 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
     ASSIGN_OR_RETURN(const pipeline::Team team, services_.teams->For(*pin, parallel));
     ASSIGN_OR_RETURN(const at::Tensor latent,
                      pipeline::SampleLatent(model, inputs, *cancel, on_step, team));
-    times.Teach(*pin, inputs);
+    if (team.mates.empty()) times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
   RunOne<HostTensor>("sample", *std::move(pin), std::move(work), cancel, std::move(callbacks),
