@@ -31,7 +31,7 @@ StepWork::Block Product(const BlockShape& block, int64_t rows, int64_t element_b
 // The work of a walk over a model's blocks, in their order.
 class Walk {
  public:
-  Walk(const ModelShape& shape, const StepSize& size) : shape_(shape), size_(size) {
+  Walk(const ModelShape& shape, const StepSize& size) : size_(size) {
     for (const UnitSpan& unit : shape.units) work_.units.push_back({unit, {}});
   }
 
@@ -72,7 +72,6 @@ class Walk {
   }
 
  private:
-  const ModelShape& shape_;
   const StepSize& size_;
   StepWork work_;
 };
