@@ -1,23 +1,18 @@
 #include "lib/device/device_speeds.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
+#include "lib/device/synchronize.h"
 
 namespace distorch {
 namespace {
 
 constexpr int kRuns = 3;
-
-void Synchronize(const at::Device& device) {
-  if (!device.is_cpu())
-    c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
-}
 
 // The least time of a few runs after one that warms up.
 template <typename Work>

@@ -1,13 +1,13 @@
 #include "lib/device/measure_links.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 
 #include "lib/base/torch_status.h"
+#include "lib/device/synchronize.h"
 
 namespace distorch {
 namespace {
@@ -15,11 +15,6 @@ namespace {
 constexpr int64_t kLargeBytes = 32 << 20;
 constexpr int64_t kSmallBytes = 4 << 10;
 constexpr int kCopies = 5;
-
-void Synchronize(const at::Device& device) {
-  if (device.is_cpu()) return;
-  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
-}
 
 at::Tensor Buffer(const at::Device& device, bool pinned) {
   return at::zeros({kLargeBytes},

@@ -217,6 +217,11 @@ std::string_view AllocationModeName(AllocationMode mode) {
   return "unknown";
 }
 
+std::vector<DeviceId> WithDisk(std::vector<DeviceId> devices) {
+  devices.push_back(kDisk);
+  return devices;
+}
+
 std::vector<DeviceMemory> WithDisk(std::vector<DeviceMemory> devices) {
   constexpr int64_t kRoom = int64_t{1} << 52;  // whole numbers that floating point holds
   devices.push_back({kDisk, kRoom});

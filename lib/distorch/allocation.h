@@ -47,6 +47,7 @@ struct Allocation {
 // The devices of a process as ParseAllocation and MakePlan take them: those that have memory, and
 // disk, which has room for everything.
 std::vector<DeviceMemory> WithDisk(std::vector<DeviceMemory> devices);
+std::vector<DeviceId> WithDisk(std::vector<DeviceId> devices);
 
 // Checks every field against `devices` (all devices of the process, with their totals).
 // INVALID_ARGUMENT names the field, the offending piece and what is allowed: an unknown device

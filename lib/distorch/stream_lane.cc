@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "lib/base/torch_status.h"
+#include "lib/device/synchronize.h"
 
 namespace distorch {
 namespace {
@@ -428,8 +429,7 @@ absl::Status StreamLane::SetRing(int64_t bytes) {
   mutex_.Await(absl::Condition(&idle));
   return RunTorch([&]() -> absl::Status {
     mutex_.AssertHeld();
-    if (has_streams() && old != nullptr)
-      c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
+    if (has_streams() && old != nullptr) Synchronize(device_);
     old = nullptr;
     if (bytes == 0) return absl::OkStatus();
     ring_ = std::make_shared<Ring>(

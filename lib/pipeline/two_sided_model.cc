@@ -1,7 +1,6 @@
 #include "lib/pipeline/two_sided_model.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
+#include "lib/device/synchronize.h"
 
 namespace distorch::pipeline {
 namespace {
@@ -52,12 +52,6 @@ std::optional<text::Conditioning> Join(const models::DiffusionModel& model,
   if (first.concat.defined())
     joined.concat = at::cat({Expand(first.concat, batch), Expand(second.concat, batch)});
   return joined;
-}
-
-// Until what was asked of the device is done, which a call that computes need not wait for.
-void Synchronize(const at::Device& device) {
-  if (device.is_cpu()) return;
-  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
 int64_t Items(const at::Tensor& x) { return x.size(0); }

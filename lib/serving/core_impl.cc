@@ -15,6 +15,7 @@
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
 #include "lib/device/measure_links.h"
+#include "lib/distorch/allocation.h"
 
 namespace distorch {
 namespace {
@@ -67,12 +68,6 @@ absl::StatusOr<LinkTable> LinksBetween(const CoreOptions& options, const DeviceM
                                    links.status().message()));
   }
   return LinkTable();
-}
-
-std::vector<DeviceId> MeteredDevices(const DeviceManager& devices) {
-  std::vector<DeviceId> ids = devices.devices();
-  ids.push_back(kDisk);
-  return ids;
 }
 
 std::vector<c10::Device> TorchDevices(const DeviceManager& devices) {
@@ -131,7 +126,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       devices_(std::move(devices)),
       links_(std::move(links)),
       ledger_(devices_->Memory()),
-      meter_(MeteredDevices(*devices_)),
+      meter_(WithDisk(devices_->devices())),
       streamer_(StreamingOf(options, *devices_), TorchDevices(*devices_), links_, &meter_,
                 &ledger_),
       forecasts_(*devices_, links_, StreamingOf(options, *devices_).staging_bytes, observer_),

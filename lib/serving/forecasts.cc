@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "lib/base/status_macros.h"
+#include "lib/distorch/allocation.h"
 #include "lib/serving/registry.h"
 
 namespace distorch {
@@ -12,11 +13,6 @@ namespace {
 
 constexpr double kSmallestFactor = 1.0 / 64, kLargestFactor = 1024;
 constexpr int kBisections = 24;
-
-std::vector<DeviceId> WithDisk(std::vector<DeviceId> devices) {
-  devices.push_back(kDisk);
-  return devices;
-}
 
 }  // namespace
 
