@@ -14,6 +14,8 @@ BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
 
 
 class Daemon:
+    ctl_program = BIN / "distorchctl"
+
     def __init__(self, folder, *flags):
         ports = folder / "ports.json"
         self.log = open(folder / "daemon.log", "w+")
@@ -36,7 +38,7 @@ class Daemon:
         return self.log.read()
 
     def ctl(self, *args):
-        return subprocess.run([BIN / "distorchctl", f"--address={self.address}", "--json", *args],
+        return subprocess.run([self.ctl_program, f"--address={self.address}", "--json", *args],
                               capture_output=True, text=True, timeout=300)
 
     def ctl_json(self, *args):

@@ -1,0 +1,172 @@
+"""deploy/kubernetes: what kustomize makes of it is valid, fits together, and names what the daemon has."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+OVERLAYS = sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir())
+COMPONENTS = sorted(folder.name for folder in (KUBERNETES / "components").iterdir())
+# Kinds of others, checked by hand against their schemas; here only for what they refer to.
+CUSTOM = {"BackendTrafficPolicy", "GRPCRoute", "Gateway", "InferenceService", "ScaledObject", "ServiceMonitor", "ServingRuntime"}
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
+
+
+def kustomize(folder):
+    result = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
+
+
+@pytest.fixture(params=[*OVERLAYS, *COMPONENTS, "kserve"])
+def objects(request, tmp_path):
+    """Of each overlay, of each component on top of one, and of the KServe objects."""
+    if request.param in OVERLAYS:
+        return kustomize(KUBERNETES / "overlays" / request.param)
+    if request.param not in COMPONENTS:
+        return kustomize(KUBERNETES / request.param)
+    there = os.path.relpath(KUBERNETES, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({
+        "resources": [f"{there}/overlays/one-gpu"], "components": [f"{there}/components/{request.param}"]}))
+    return kustomize(tmp_path)
+
+
+def of_kind(objects, *kinds):
+    return [item for item in objects if item["kind"] in kinds]
+
+
+def pods(objects):
+    """(name, labels, pod spec) of all that runs."""
+    for item in of_kind(objects, "StatefulSet", "Deployment"):
+        template = item["spec"]["template"]
+        yield item["metadata"]["name"], template["metadata"]["labels"], template["spec"]
+    for item in of_kind(objects, "ServingRuntime"):
+        yield item["metadata"]["name"], {}, item["spec"]
+
+
+def flags():
+    return set(re.findall(r"--([a-z_]+)", subprocess.run(
+        [pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin")) / "distorchd", "--help"],
+        capture_output=True, text=True, check=True).stdout))
+
+
+def settings(container):
+    return {variable["name"]: variable["value"] for variable in container.get("env", [])
+            if variable["name"].startswith("DISTORCHD_")}
+
+
+def test_objects_are_valid(objects):
+    names = [(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in objects]
+    assert len(set(names)) == len(names)
+    for item in objects:
+        if item["kind"] != "Namespace":
+            assert item["metadata"]["namespace"] == "distorchd", item["metadata"]["name"]
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_objects_find_each_other(objects):
+    running = list(pods(objects))
+    services = {item["metadata"]["name"]: item for item in of_kind(objects, "Service")}
+
+    def selected(selector):
+        return [spec for _, labels, spec in running if selector.items() <= labels.items()]
+
+    for name, service in services.items():
+        targets = selected(service["spec"]["selector"])
+        assert len(targets) == 1, name
+        ports = {port["name"] for container in targets[0]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    for item in of_kind(objects, "PodDisruptionBudget"):
+        assert selected(item["spec"]["selector"]["matchLabels"])
+    for item in of_kind(objects, "NetworkPolicy"):
+        targets = selected(item["spec"]["podSelector"]["matchLabels"])
+        ports = {port["name"] for spec in targets for container in spec["containers"] for port in container["ports"]}
+        assert {port["port"] for rule in item["spec"]["ingress"] for port in rule["ports"]} <= ports
+    for item in of_kind(objects, "StatefulSet"):
+        assert services[item["spec"]["serviceName"]]["spec"]["clusterIP"] == "None"
+    for item in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject"):
+        target = item["spec"]["scaleTargetRef"]
+        assert target["name"] in {found["metadata"]["name"] for found in of_kind(objects, target["kind"])}
+    for item in of_kind(objects, "ServiceMonitor"):
+        wanted = item["spec"]["selector"]["matchLabels"]
+        matched = [service for service in services.values() if wanted.items() <= service["metadata"]["labels"].items()]
+        assert len(matched) == 1  # of two, every replica would be counted twice
+        ports = {port["name"] for port in matched[0]["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in item["spec"]["endpoints"]} <= ports
+    for item in of_kind(objects, "GRPCRoute"):
+        for backend in (backend for rule in item["spec"]["rules"] for backend in rule["backendRefs"]):
+            assert backend["port"] in {port["port"] for port in services[backend["name"]]["spec"]["ports"]}
+        assert item["spec"]["parentRefs"][0]["name"] in {found["metadata"]["name"] for found in of_kind(objects, "Gateway")}
+    for item in of_kind(objects, "BackendTrafficPolicy"):
+        for target in item["spec"]["targetRefs"]:
+            assert target["name"] in {found["metadata"]["name"] for found in of_kind(objects, target["kind"])}
+    for item in of_kind(objects, "InferenceService"):
+        assert item["spec"]["predictor"]["model"]["runtime"] in {name for name, _, _ in running}
+
+
+def test_pods_are_confined(objects):
+    for name, _, spec in pods(objects):
+        shared = spec.get("securityContext", {})
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        volumes |= {claim["metadata"]["name"] for item in of_kind(objects, "StatefulSet")
+                    for claim in item["spec"].get("volumeClaimTemplates", [])}
+        for container in spec["containers"]:
+            own = shared | container["securityContext"]
+            assert own["runAsNonRoot"] and own["runAsUser"] > 0, name
+            assert own["readOnlyRootFilesystem"] and not own["allowPrivilegeEscalation"]
+            assert own["capabilities"] == {"drop": ["ALL"]} and own["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert "memory" in container["resources"]["limits"] or name == "distorchd"
+            assert re.search(r":[\w.-]+$", container["image"]), "an image without a tag is another one tomorrow"
+
+
+def test_settings_and_probes_are_what_the_daemon_has(objects):
+    known = flags()
+    for name, _, spec in pods(objects):
+        for container in spec["containers"]:
+            if not settings(container):
+                continue
+            unknown = {variable for variable in settings(container)
+                       if variable.removeprefix("DISTORCHD_").lower() not in known}
+            assert not unknown, name
+            ports = {port["containerPort"] for port in container["ports"]}
+            for setting in ("DISTORCHD_LISTEN_ADDRESS", "DISTORCHD_METRICS_ADDRESS"):
+                port = int(settings(container)[setting].rpartition(":")[2])
+                assert port in ports or name == "distorchd" and len(ports) == 1
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                action = container[probe].get("grpc") or container[probe]["httpGet"]
+                assert action["port"] in ports | {port["name"] for port in container["ports"]}
+                # Kubernetes' gRPC probes speak no TLS.
+                assert ("grpc" in container[probe]) != ("DISTORCHD_TLS_CERT" in settings(container))
+            grace = spec.get("terminationGracePeriodSeconds")
+            if grace is not None:
+                before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+                assert grace >= before + int(settings(container)["DISTORCHD_DRAIN_SECONDS"]) + 10
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_daemon_runs_with_an_overlays_settings(overlay, start_daemon, tmp_path, monkeypatch):
+    container = of_kind(kustomize(KUBERNETES / "overlays" / overlay), "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
+    for variable, value in settings(container).items():
+        monkeypatch.setenv(variable, str(tmp_path) if variable.endswith("_DIR") else value)
+    daemon = start_daemon()  # the addresses on its command line win
+    assert daemon.ctl_json("plan", "shapes-sd1.safetensors")["fits"]
+    assert daemon.stop() == 0
+
+
+def test_the_rules_become_objects_of_the_operator():
+    script = ROOT / "deploy" / "prometheus" / "prometheus-rules.sh"
+    objects = list(yaml.safe_load_all(subprocess.run(["bash", script], capture_output=True, text=True, check=True).stdout))
+    groups = [group for item in objects for group in item["spec"]["groups"]]
+    files = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
+    assert groups == [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    assert {(item["apiVersion"], item["kind"]) for item in objects} == {("monitoring.coreos.com/v1", "PrometheusRule")}
