@@ -1,10 +1,12 @@
 """deploy/kubernetes: what kustomize makes of it is valid, fits together, and names what the daemon has."""
 
+import functools
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import urllib.request
 
 import kubernetes_validate
 import pytest
@@ -20,23 +22,27 @@ CUSTOM = {"BackendTrafficPolicy", "GRPCRoute", "Gateway", "InferenceService", "S
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
 
 
+def with_components(folder, *components):
+    there = os.path.relpath(KUBERNETES, folder)
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({
+        "resources": [f"{there}/overlays/one-gpu"], "components": [f"{there}/components/{name}" for name in components]}))
+    return kustomize(folder)
+
+
 def kustomize(folder):
     result = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))
 
 
-@pytest.fixture(params=[*OVERLAYS, *COMPONENTS, "kserve"])
-def objects(request, tmp_path):
+@pytest.fixture(scope="module", params=[*OVERLAYS, *COMPONENTS, "kserve"])
+def objects(request, tmp_path_factory):
     """Of each overlay, of each component on top of one, and of the KServe objects."""
     if request.param in OVERLAYS:
         return kustomize(KUBERNETES / "overlays" / request.param)
     if request.param not in COMPONENTS:
         return kustomize(KUBERNETES / request.param)
-    there = os.path.relpath(KUBERNETES, tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({
-        "resources": [f"{there}/overlays/one-gpu"], "components": [f"{there}/components/{request.param}"]}))
-    return kustomize(tmp_path)
+    return with_components(tmp_path_factory.mktemp("kustomize").resolve(), request.param)
 
 
 def of_kind(objects, *kinds):
@@ -52,10 +58,15 @@ def pods(objects):
         yield item["metadata"]["name"], {}, item["spec"]
 
 
+@functools.cache
 def flags():
     return set(re.findall(r"--([a-z_]+)", subprocess.run(
         [pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin")) / "distorchd", "--help"],
         capture_output=True, text=True, check=True).stdout))
+
+
+def daemon_container(objects):
+    return of_kind(objects, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
 
 
 def settings(container):
@@ -155,12 +166,46 @@ def test_settings_and_probes_are_what_the_daemon_has(objects):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_daemon_runs_with_an_overlays_settings(overlay, start_daemon, tmp_path, monkeypatch):
-    container = of_kind(kustomize(KUBERNETES / "overlays" / overlay), "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
+    container = daemon_container(kustomize(KUBERNETES / "overlays" / overlay))
     for variable, value in settings(container).items():
         monkeypatch.setenv(variable, str(tmp_path) if variable.endswith("_DIR") else value)
     daemon = start_daemon()  # the addresses on its command line win
     assert daemon.ctl_json("plan", "shapes-sd1.safetensors")["fits"]
+    # What probes and autoscalers ask for.
+    pages = {path: urllib.request.urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}{path}", timeout=10).read().decode()
+             for path in ("/healthz", "/readyz", "/metrics")}
+    scalers = "".join(file.read_text() for file in (KUBERNETES / "components").glob("[hk]*/*.yaml"))
+    for metric in set(re.findall(r"distorchd_\w+", scalers)):
+        assert f"\n{metric}{{" in pages["/metrics"], metric
     assert daemon.stop() == 0
+
+
+def test_the_daemon_takes_the_secrets(start_daemon, tmp_path, monkeypatch):
+    """TLS and tokens as the components mount them: files of the names that Kubernetes gives them."""
+    container = daemon_container(with_components(tmp_path, "tls", "tokens"))
+    secrets = {mount["mountPath"]: tmp_path / mount["name"] for mount in container["volumeMounts"]
+               if mount["mountPath"].startswith("/etc/distorchd/")}
+    for variable, value in settings(container).items():
+        folder, _, name = value.rpartition("/")
+        monkeypatch.setenv(variable, str(secrets[folder] / name) if folder in secrets else value)
+    monkeypatch.setenv("DISTORCHD_STATE_DIR", str(tmp_path))
+    tls, tokens = (tmp_path / name for name in ("tls", "tokens"))
+    tls.mkdir(), tokens.mkdir()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=distorchd", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tls / "tls.key",
+                    "-out", tls / "tls.crt"], check=True, capture_output=True)
+    shutil.copy(tls / "tls.crt", tls / "ca.crt")
+    (tokens / "tokens.yaml").write_text("tokens: [{name: alice, role: admin, token: a-token-for-this-test-alone-0123456789}]\n")
+    (tmp_path / "token").write_text("a-token-for-this-test-alone-0123456789\n")
+
+    daemon = start_daemon()
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        path = container[probe]["httpGet"]["path"]
+        assert urllib.request.urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}{path}", timeout=10).status == 200
+    client = [f"--tls_ca={tls / 'ca.crt'}", f"--tls_cert={tls / 'tls.crt'}", f"--tls_key={tls / 'tls.key'}"]
+    assert daemon.ctl(*client, f"--auth_token_file={tmp_path / 'token'}", "devices").returncode == 0
+    assert "UNAUTHENTICATED" in daemon.ctl(*client, "devices").stderr
+    assert "UNAVAILABLE" in daemon.ctl("--timeout=10", "devices").stderr
 
 
 def test_the_rules_become_objects_of_the_operator():
