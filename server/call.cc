@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <utility>
 
-#include "absl/random/random.h"
-#include "absl/strings/ascii.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "server/status.h"
 
@@ -15,19 +14,24 @@ namespace distorch {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
-constexpr std::size_t kMaxRequestId = 128;
+constexpr char kTraceparentKey[] = "traceparent";
+constexpr char kAuthorizationKey[] = "authorization";
 
-std::string RequestId(const grpc::CallbackServerContext& context) {
-  auto it = context.client_metadata().find(kRequestIdKey);
-  if (it != context.client_metadata().end()) {
-    const std::string_view given(it->second.data(), it->second.size());
-    if (!given.empty() && given.size() <= kMaxRequestId &&
-        std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
-      return std::string(given);
-    }
-  }
-  absl::BitGen random;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+// What the client sent under `key`; empty when it sent nothing or (as what is meant is open) twice.
+std::string_view Metadata(const grpc::CallbackServerContext& context, const char* key) {
+  const auto [first, last] = context.client_metadata().equal_range(key);
+  if (first == last || std::next(first) != last) return "";
+  return {first->second.data(), first->second.size()};
+}
+
+// Of "ipv4:10.0.0.7:51234", "ipv6:%5B::1%5D:51234" or "unix:": all but the port, which a client has
+// another of with each connection.
+std::string Address(const std::string& peer) {
+  return peer.substr(0, absl::StartsWith(peer, "ip") ? peer.rfind(':') : peer.npos);
+}
+
+std::string ClientName(const absl::StatusOr<Principal>& principal, const std::string& peer) {
+  return principal.ok() && !principal->name.empty() ? principal->name : Address(peer);
 }
 
 absl::Time Deadline(const grpc::CallbackServerContext& context) {
@@ -65,9 +69,10 @@ void CallMonitor::CancelAll(const absl::Status& reason) {
   for (Call* call : calls_) call->cancel()->Cancel(reason);
 }
 
-absl::Status CallMonitor::Begin(Call* call) {
+absl::Status CallMonitor::Begin(Call* call, const absl::Status& access) {
   absl::MutexLock lock(&mutex_);
   calls_.insert(call);
+  if (!access.ok()) return access;
   return admitting_ ? absl::OkStatus() : absl::UnavailableError("the server is shutting down");
 }
 
@@ -80,10 +85,13 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::stri
     : monitor_(monitor),
       method_(method),
       peer_(context->peer()),
-      request_id_(RequestId(*context)),
-      cancel_(std::make_shared<CancelToken>(Deadline(*context))),
-      admission_(monitor->Begin(this)) {
-  context->AddInitialMetadata(kRequestIdKey, request_id_);
+      ids_(MakeRequestIds(Metadata(*context, kRequestIdKey), Metadata(*context, kTraceparentKey))),
+      principal_(monitor->access_->Admit(Metadata(*context, kAuthorizationKey), method)),
+      cancel_(std::make_shared<CancelToken>(Deadline(*context), ClientName(principal_, peer_))),
+      admission_(monitor->Begin(this, principal_.status())) {
+  context->AddInitialMetadata(kRequestIdKey, ids_.request_id);
+  context->AddTrailingMetadata(kRequestIdKey, ids_.request_id);
+  context->AddTrailingMetadata(kTraceparentKey, ids_.traceparent);
 }
 
 void Call::ClientGone() {
@@ -97,19 +105,24 @@ void Call::ClientGone() {
                           : absl::CancelledError("the client cancelled the call or went away"));
 }
 
+void Call::Log(Logger::Level level, std::string_view message, LogFields fields) const {
+  fields.insert(fields.end(), {{"request_id", ids_.request_id},
+                               {"trace_id", std::string(ids_.trace_id())},
+                               {"client", cancel_->client()},
+                               {"peer", peer_}});
+  monitor_->logger_->Log(level, message, fields);
+}
+
 grpc::Status Call::Answer(const absl::Status& status) {
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
   const std::string code = CodeName(status);
-  monitor_->metrics_->RequestDone(method_, code, seconds);
-  LogFields fields = {{"method", std::string(method_)},
-                      {"code", code},
-                      {"seconds", seconds},
-                      {"request_id", request_id_},
-                      {"peer", peer_}};
+  const std::string_view name = method_.substr(method_.rfind('/') + 1);
+  monitor_->metrics_->RequestDone(name, code, seconds);
+  LogFields fields = {{"method", std::string(name)}, {"code", code}, {"seconds", seconds}};
   // What is wrong with an argument may quote it, and prompts are arguments.
   if (!status.ok() && !absl::IsInvalidArgument(status))
     fields.emplace_back("error", std::string(status.message()));
-  monitor_->logger_->Log(LevelOf(status.code()), "request", fields);
+  Log(LevelOf(status.code()), "request", std::move(fields));
   return ToGrpcStatus(status);
 }
 

@@ -63,6 +63,11 @@ std::vector<Flag> Flags(Options* o) {
       {"allow_insecure_listen", "",
        "let --listen_address be other than loopback although there is no TLS",
        &o->allow_insecure_listen},
+      {"auth_tokens_file", "FILE",
+       "tokens that callers must have, with names and roles (viewer, user, admin), as YAML or "
+       "JSON; "
+       "read again when it changes",
+       &o->auth_tokens_file},
       {"metrics_address", "HOST:PORT", "where Prometheus reads /metrics over HTTP; empty: nowhere",
        Address{&o->metrics_address, true}},
       {"checkpoint_dirs", "DIR,...", "folders with checkpoints, the first that has a name wins",

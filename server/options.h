@@ -19,6 +19,7 @@ struct Options {
   std::string listen_address = "127.0.0.1:50051";  // port 0: any free one
   std::string metrics_address = "127.0.0.1:9464";  // the same; empty: no metrics
   bool allow_insecure_listen = false;
+  std::string auth_tokens_file;  // empty: no tokens are asked for
   int max_receive_mb = 256;
   double drain_seconds = 20;
   std::string port_file;  // empty: none

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "server/call.h"
+#include "server/logging.h"
 
 namespace distorch {
 
@@ -40,6 +41,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
+  // As Call::Log.
+  void Log(Logger::Level level, std::string_view message, LogFields fields) const {
+    call_.Log(level, message, std::move(fields));
+  }
   // The response is complete. From any thread.
   void Finish(const absl::Status& status) {
     grpc::ServerUnaryReactor::Finish(call_.Answer(status));
@@ -86,6 +91,10 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
 
+  // As Call::Log.
+  void Log(Logger::Level level, std::string_view message, LogFields fields) const {
+    call_.Log(level, message, std::move(fields));
+  }
   // Sends `event` when its turn comes. Ignored after Finish. From any thread; never blocks.
   void Send(Event event, bool droppable) ABSL_LOCKS_EXCLUDED(mutex_) {
     {

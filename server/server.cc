@@ -34,6 +34,8 @@ constexpr int kPoolThreads = 4;
 constexpr absl::Duration kCancelPatience = absl::Seconds(10);
 // What open health watches keep the listener alive for.
 constexpr std::chrono::milliseconds kShutdownGrace{500};
+// How often files are looked at that may change while the server runs.
+constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 
 void SetServing(grpc::Server* server, bool serving) {
   grpc::HealthCheckServiceInterface* health = server->GetHealthCheckService();
@@ -117,13 +119,31 @@ sigset_t ShutdownSignals() {
   return signals;
 }
 
+sigset_t Signals() {
+  sigset_t signals = ShutdownSignals();
+  sigaddset(&signals, SIGHUP);
+  return signals;
+}
+
+// Keeps the tokens fresh until SIGTERM or SIGINT comes, and returns which.
+int WaitForShutdown(Access* access, Logger* logger) {
+  const sigset_t signals = Signals();
+  const timespec interval = absl::ToTimespec(kReloadInterval);
+  while (true) {
+    const int signal = sigtimedwait(&signals, nullptr, &interval);
+    if (signal == SIGTERM || signal == SIGINT) return signal;
+    if (signal == SIGHUP) logger->Info("reloading", {{"signal", "HUP"}});
+    access->Reload();
+  }
+}
+
 }  // namespace
 
 // Destroyed from the last to the first: no call outlives the server, no task its pool.
 struct Server::Parts {
-  Parts(DaemonCore* core, Metrics* metrics, Logger* logger)
+  Parts(DaemonCore* core, const Access* access, Metrics* metrics, Logger* logger)
       : metrics(metrics),
-        monitor(metrics, logger),
+        monitor(access, metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
         inference_service(core, &monitor) {}
@@ -142,8 +162,9 @@ struct Server::Parts {
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, DaemonCore* core,
-                                                      Metrics* metrics, Logger* logger) {
-  auto parts = std::make_unique<Parts>(core, metrics, logger);
+                                                      const Access* access, Metrics* metrics,
+                                                      Logger* logger) {
+  auto parts = std::make_unique<Parts>(core, access, metrics, logger);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -185,26 +206,27 @@ void Server::Drain(absl::Duration patience) {
   parts_->metrics->StopServing();
 }
 
-void BlockShutdownSignals() {
-  const sigset_t signals = ShutdownSignals();
+void BlockSignals() {
+  const sigset_t signals = Signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-absl::Status Serve(const Options& options, DaemonCore* core, Metrics* metrics, Logger* logger) {
+absl::Status Serve(const Options& options, DaemonCore* core, Access* access, Metrics* metrics,
+                   Logger* logger) {
   ScopedGrpcLog grpc_log(logger);
   PortFile port_file(options.port_file);
-  ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::Start(options, core, metrics, logger));
+  ASSIGN_OR_RETURN(std::unique_ptr<Server> server,
+                   Server::Start(options, core, access, metrics, logger));
   RETURN_IF_ERROR(port_file.Write(*server));
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.listen_address));
   listen.port = server->port();
   logger->Info("serving", {{"listen_address", FormatHostPort(listen)},
                            {"metrics_port", int64_t{server->metrics_port()}},
                            {"version", std::string(DistorchdVersion())}});
-  const sigset_t signals = ShutdownSignals();
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = WaitForShutdown(access, logger);
   logger->Info("draining",
                {{"signal", std::string(sigabbrev_np(signal))}, {"seconds", options.drain_seconds}});
+  const sigset_t signals = ShutdownSignals();
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   server->Drain(absl::Seconds(options.drain_seconds));
   logger->Info("stopped");

@@ -22,8 +22,8 @@ constexpr char kFooter[] =
     "Exit status: 0 success, 1 the call failed, 2 wrong usage, 130 interrupted.\n"
     "Results go to standard output; progress and 'distorchctl: CODE: message' to standard "
     "error.\n\n"
-    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_AUTH_TOKEN (as the content of\n"
-    "--auth_token_file).\n\n"
+    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCH_TOKEN (as the content of\n"
+    "--token_file; DISTORCHD_AUTH_TOKEN is the same).\n\n"
     "Examples:\n"
     "  distorchctl devices\n"
     "  distorchctl load sd15.safetensors --unet_virtual_vram_gb=2\n"
@@ -48,9 +48,12 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
       ->type_name("FILE");
   app.add_option("--tls_key", flags.tls_key, "This client's private key (PEM), with --tls_cert")
       ->type_name("FILE");
-  app.add_option("--auth_token_file", flags.auth_token_file, "A file with the token to send")
+  app.add_option("--token_file,--auth_token_file", flags.auth_token_file,
+                 "A file with the token to send")
       ->type_name("FILE");
-  if (const char* token = std::getenv("DISTORCHD_AUTH_TOKEN")) flags.auth_token = token;
+  for (const char* name : {"DISTORCHD_AUTH_TOKEN", "DISTORCH_TOKEN"}) {
+    if (const char* token = std::getenv(name)) flags.auth_token = token;
+  }
 }
 
 void AddCommands(CLI::App& app, Run& run) {
@@ -65,6 +68,7 @@ void AddCommands(CLI::App& app, Run& run) {
   AddLora(app, run);
   AddClipSkip(app, run);
   AddUnload(app, run);
+  AddTop(app, run);
   for (CLI::App* command : app.get_subcommands(nullptr)) command->fallthrough();
 }
 
