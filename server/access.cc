@@ -13,46 +13,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
+#include "server/methods.h"
 
 namespace distorch {
 namespace {
-
-// Looking is for viewers, computing for users, changing what is loaded for admins.
-constexpr struct {
-  std::string_view method;
-  Role role;
-} kMethods[] = {
-    {"/distorch.v1.ModelService/ListDevices", Role::kViewer},
-    {"/distorch.v1.ModelService/ListCheckpoints", Role::kViewer},
-    {"/distorch.v1.ModelService/PlanCheckpoint", Role::kViewer},
-    {"/distorch.v1.ModelService/ListModels", Role::kViewer},
-    {"/distorch.v1.ModelService/ListLinks", Role::kViewer},
-    {"/distorch.v1.ModelService/SetClipSkip", Role::kUser},
-    {"/distorch.v1.ModelService/LoadCheckpoint", Role::kAdmin},
-    {"/distorch.v1.ModelService/LoadCheckpointStream", Role::kAdmin},
-    {"/distorch.v1.ModelService/ApplyLora", Role::kAdmin},
-    {"/distorch.v1.ModelService/Unload", Role::kAdmin},
-
-    {"/distorch.v1.InferenceService/Infer", Role::kUser},
-    {"/distorch.v1.InferenceService/EncodeText", Role::kUser},
-    {"/distorch.v1.InferenceService/Sample", Role::kUser},
-    {"/distorch.v1.InferenceService/Denoise", Role::kUser},
-    {"/distorch.v1.InferenceService/DecodeLatent", Role::kUser},
-    {"/distorch.v1.InferenceService/EncodeImage", Role::kUser},
-
-    {"/inference.GRPCInferenceService/ServerLive", Role::kViewer},
-    {"/inference.GRPCInferenceService/ServerReady", Role::kViewer},
-    {"/inference.GRPCInferenceService/ServerMetadata", Role::kViewer},
-    {"/inference.GRPCInferenceService/ModelReady", Role::kViewer},
-    {"/inference.GRPCInferenceService/ModelMetadata", Role::kViewer},
-    {"/inference.GRPCInferenceService/ModelConfig", Role::kViewer},
-    {"/inference.GRPCInferenceService/ModelStatistics", Role::kViewer},
-    {"/inference.GRPCInferenceService/RepositoryIndex", Role::kViewer},
-    {"/inference.GRPCInferenceService/ModelInfer", Role::kUser},
-    {"/inference.GRPCInferenceService/ModelStreamInfer", Role::kUser},
-    {"/inference.GRPCInferenceService/RepositoryModelLoad", Role::kAdmin},
-    {"/inference.GRPCInferenceService/RepositoryModelUnload", Role::kAdmin},
-};
 
 // The token of "Bearer TOKEN", with the scheme in any case (RFC 9110); empty when it is another.
 std::string_view BearerToken(std::string_view authorization) {
@@ -62,13 +26,6 @@ std::string_view BearerToken(std::string_view authorization) {
 }
 
 }  // namespace
-
-MethodRole RoleOf(std::string_view method) {
-  for (const auto& entry : kMethods) {
-    if (entry.method == method) return {entry.role, true};
-  }
-  return {};
-}
 
 Access::Access(std::string tokens_file, Logger* logger)
     : tokens_file_(std::move(tokens_file)), logger_(logger) {}
@@ -149,7 +106,8 @@ absl::StatusOr<Principal> Access::Authenticate(std::string_view authorization) c
 }
 
 absl::Status Access::Authorize(const Principal& principal, std::string_view method) {
-  const Role needed = RoleOf(method).role;
+  const Method* known = FindMethod(method);
+  const Role needed = known == nullptr ? Role::kAdmin : known->role;
   if (principal.role >= needed) return absl::OkStatus();
   return absl::PermissionDeniedError(absl::StrCat(method, " needs the role ", RoleName(needed),
                                                   "; ", principal.name, " has the role ",

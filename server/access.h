@@ -42,7 +42,7 @@ class Access {
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // `method`: "/distorch.v1.ModelService/ListDevices". PERMISSION_DENIED names the role that is
-  // needed. Methods that the table in access.cc does not have are for admins only.
+  // needed. Methods that server/methods.h does not have are for admins only.
   static absl::Status Authorize(const Principal& principal, std::string_view method);
 
   // Both in one.
@@ -69,13 +69,6 @@ class Access {
   // Of the text, or of the error, that was last read.
   TokenDigest seen_ ABSL_GUARDED_BY(mutex_) = {};
 };
-
-// The role that `method` needs (kAdmin when the table does not have it), and whether it has it.
-struct MethodRole {
-  Role role = Role::kAdmin;
-  bool listed = false;
-};
-MethodRole RoleOf(std::string_view method);
 
 }  // namespace distorch
 

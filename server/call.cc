@@ -81,12 +81,12 @@ void CallMonitor::End(Call* call) {
   calls_.erase(call);
 }
 
-Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
     : monitor_(monitor),
       method_(method),
       peer_(context->peer()),
       ids_(MakeRequestIds(Metadata(*context, kRequestIdKey), Metadata(*context, kTraceparentKey))),
-      principal_(monitor->access_->Admit(Metadata(*context, kAuthorizationKey), method)),
+      principal_(monitor->access_->Admit(Metadata(*context, kAuthorizationKey), method.full())),
       cancel_(std::make_shared<CancelToken>(Deadline(*context), ClientName(principal_, peer_))),
       admission_(monitor->Begin(this, principal_.status())) {
   context->AddInitialMetadata(kRequestIdKey, ids_.request_id);
@@ -116,9 +116,9 @@ void Call::Log(Logger::Level level, std::string_view message, LogFields fields) 
 grpc::Status Call::Answer(const absl::Status& status) {
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
   const std::string code = CodeName(status);
-  const std::string_view name = method_.substr(method_.rfind('/') + 1);
-  monitor_->metrics_->RequestDone(name, code, seconds);
-  LogFields fields = {{"method", std::string(name)}, {"code", code}, {"seconds", seconds}};
+  monitor_->metrics_->RequestDone(method_.brief(), code, seconds);
+  LogFields fields = {
+      {"method", std::string(method_.brief())}, {"code", code}, {"seconds", seconds}};
   // What is wrong with an argument may quote it, and prompts are arguments.
   if (!status.ok() && !absl::IsInvalidArgument(status))
     fields.emplace_back("error", std::string(status.message()));

@@ -17,6 +17,7 @@
 #include "lib/base/cancellation.h"
 #include "server/access.h"
 #include "server/logging.h"
+#include "server/methods.h"
 #include "server/metrics.h"
 #include "server/request_ids.h"
 
@@ -56,9 +57,8 @@ class CallMonitor {
 // Lives in the call's reactor. Thread-safe but for its constructor and End.
 class Call {
  public:
-  // `method` is a literal: "/distorch.v1.ModelService/ListDevices". The request's ids go into the
-  // trailing metadata (x-request-id also into the initial one).
-  Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method);
+  // The request's ids go into the trailing metadata (x-request-id also into the initial one).
+  Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method);
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -78,7 +78,7 @@ class Call {
 
  private:
   CallMonitor* const monitor_;
-  const std::string_view method_;
+  const MethodName method_;
   const absl::Time start_ = absl::Now();
   const std::string peer_;
   const RequestIds ids_;

@@ -71,7 +71,7 @@ void LogUnload(const UnaryCallPtr& call, const UnloadReceipt& receipt) {
 
 template <typename Work>
 grpc::ServerUnaryReactor* ModelService::RunInPool(grpc::CallbackServerContext* context,
-                                                  std::string_view method, Work work) {
+                                                  MethodName method, Work work) {
   return UnaryCall::Run(monitor_, context, method, [this, &work](const UnaryCallPtr& call) {
     pool_->Run([call, work = std::move(work)] {
       const absl::Status cancelled = call->cancel()->Check();

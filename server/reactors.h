@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/call.h"
 #include "server/logging.h"
+#include "server/methods.h"
 
 namespace distorch {
 
@@ -26,7 +27,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // `start` is called with the call (a shared_ptr) unless it is refused, and must not block.
   template <typename Start>
   static grpc::ServerUnaryReactor* Run(CallMonitor* monitor, grpc::CallbackServerContext* context,
-                                       std::string_view method, Start start) {
+                                       MethodName method, Start start) {
     auto call = std::make_shared<UnaryCall>(monitor, context, method);
     call->self_ = call;
     if (call->call_.admission().ok()) {
@@ -37,7 +38,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     return call.get();
   }
 
-  UnaryCall(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+  UnaryCall(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
@@ -75,7 +76,7 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
   template <typename Start>
   static grpc::ServerWriteReactor<Event>* Run(CallMonitor* monitor,
                                               grpc::CallbackServerContext* context,
-                                              std::string_view method, Start start) {
+                                              MethodName method, Start start) {
     auto stream = std::make_shared<EventStream>(monitor, context, method);
     stream->self_ = stream;
     if (stream->call_.admission().ok()) {
@@ -86,7 +87,7 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
     return stream.get();
   }
 
-  EventStream(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+  EventStream(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
