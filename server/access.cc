@@ -1,14 +1,9 @@
 #include "server/access.h"
 
-#include <fcntl.h>
 #include <openssl/crypto.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -33,49 +28,20 @@ Access::Access(std::string tokens_file, Logger* logger)
 absl::StatusOr<std::unique_ptr<Access>> Access::Create(std::string tokens_file, Logger* logger) {
   std::unique_ptr<Access> access(new Access(std::move(tokens_file), logger));
   if (access->needs_token()) {
-    ASSIGN_OR_RETURN(const std::string text, access->Read());
+    ASSIGN_OR_RETURN(const std::string text, ReadTokensText(access->tokens_file_));
     RETURN_IF_ERROR(access->Use(text));
   }
   return access;
 }
 
-absl::StatusOr<std::string> Access::Read() const {
-  const auto failed = [this] {
-    return absl::ErrnoToStatus(errno, absl::StrCat("auth_tokens_file: ", tokens_file_));
-  };
-  const int fd = open(tokens_file_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return failed();
-  const absl::Cleanup close_fd = [fd] { close(fd); };
-  struct stat info;
-  if (fstat(fd, &info) != 0) return failed();
-  if (!S_ISREG(info.st_mode))
-    return absl::InvalidArgumentError(
-        absl::StrCat("auth_tokens_file: ", tokens_file_, " is not a file"));
-  std::string text(kMaxTokensFileBytes + 1, '\0');  // one more than ParseTokens takes
-  std::size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = read(fd, text.data() + size, text.size() - size);
-    if (got < 0) return failed();
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-  }
-  text.resize(size);
-  return text;
-}
-
 absl::Status Access::Use(const std::string& text) {
-  absl::StatusOr<Tokens> tokens = ParseTokens(text);
-  if (!tokens.ok()) {
-    return absl::Status(tokens.status().code(), absl::StrCat("auth_tokens_file: ", tokens_file_,
-                                                             ": ", tokens.status().message()));
-  }
-  struct stat info;
-  if (stat(tokens_file_.c_str(), &info) == 0 && (info.st_mode & S_IROTH) != 0)
+  ASSIGN_OR_RETURN(Tokens tokens, ParseTokens(text, tokens_file_));
+  if (EveryoneCanRead(tokens_file_))
     logger_->Warning("everyone on this machine can read the tokens", {{"path", tokens_file_}});
   logger_->Info("tokens read",
-                {{"path", tokens_file_}, {"tokens", static_cast<int64_t>(tokens->size())}});
+                {{"path", tokens_file_}, {"tokens", static_cast<int64_t>(tokens.size())}});
   absl::MutexLock lock(&mutex_);
-  tokens_ = std::make_shared<const Tokens>(*std::move(tokens));
+  tokens_ = std::make_shared<const Tokens>(std::move(tokens));
   seen_ = DigestOf(text);
   return absl::OkStatus();
 }
@@ -123,7 +89,7 @@ absl::StatusOr<Principal> Access::Admit(std::string_view authorization,
 
 void Access::Reload() {
   if (!needs_token()) return;
-  const absl::StatusOr<std::string> text = Read();
+  const absl::StatusOr<std::string> text = ReadTokensText(tokens_file_);
   const TokenDigest digest = DigestOf(text.ok() ? *text : text.status().ToString());
   {
     absl::MutexLock lock(&mutex_);

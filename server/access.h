@@ -58,8 +58,7 @@ class Access {
   using Tokens = std::vector<Token>;
   Access(std::string tokens_file, Logger* logger);
 
-  // The file's text, or why it cannot be read.
-  absl::StatusOr<std::string> Read() const;
+  // Takes over the tokens of the file's text.
   absl::Status Use(const std::string& text) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const std::string tokens_file_;

@@ -36,7 +36,7 @@ grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
   using Stream = EventStream<v1::InferEvent>;
   return Stream::Run(monitor_, context, "/distorch.v1.InferenceService/Infer",
                      [&](const std::shared_ptr<Stream>& stream) {
-                       absl::StatusOr<InferSpec> spec = ToInferSpec(*request);
+                       absl::StatusOr<InferSpec> spec = ToInferSpec(*request, limits_);
                        if (!spec.ok()) return stream->Finish(spec.status());
                        InferCallbacks callbacks;
                        callbacks.phase = [stream](std::string_view phase) {
@@ -62,7 +62,7 @@ grpc::ServerUnaryReactor* InferenceService::EncodeText(grpc::CallbackServerConte
                                                        v1::EncodeTextResponse* response) {
   return UnaryCall::Run(
       monitor_, context, "/distorch.v1.InferenceService/EncodeText", [&](const UnaryCallPtr& call) {
-        absl::StatusOr<EncodeTextSpec> spec = ToEncodeTextSpec(*request);
+        absl::StatusOr<EncodeTextSpec> spec = ToEncodeTextSpec(*request, limits_);
         if (!spec.ok()) return call->Finish(spec.status());
         core_->EncodeText(*spec, call->cancel(), AnswerWith<EncodeTextResult>(call, response));
       });
@@ -73,7 +73,7 @@ grpc::ServerWriteReactor<v1::SampleEvent>* InferenceService::Sample(
   using Stream = EventStream<v1::SampleEvent>;
   return Stream::Run(monitor_, context, "/distorch.v1.InferenceService/Sample",
                      [&](const std::shared_ptr<Stream>& stream) {
-                       absl::StatusOr<SampleSpec> spec = ToSampleSpec(*request);
+                       absl::StatusOr<SampleSpec> spec = ToSampleSpec(*request, limits_);
                        if (!spec.ok()) return stream->Finish(spec.status());
                        InferCallbacks callbacks;
                        callbacks.progress = SendProgress<v1::SampleEvent>(stream);
@@ -94,7 +94,7 @@ grpc::ServerUnaryReactor* InferenceService::Denoise(grpc::CallbackServerContext*
                                                     v1::DenoiseResponse* response) {
   return UnaryCall::Run(
       monitor_, context, "/distorch.v1.InferenceService/Denoise", [&](const UnaryCallPtr& call) {
-        absl::StatusOr<DenoiseSpec> spec = ToDenoiseSpec(*request);
+        absl::StatusOr<DenoiseSpec> spec = ToDenoiseSpec(*request, limits_);
         if (!spec.ok()) return call->Finish(spec.status());
         core_->Denoise(*spec, call->cancel(), AnswerWith<HostTensor>(call, response));
       });
@@ -103,25 +103,25 @@ grpc::ServerUnaryReactor* InferenceService::Denoise(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* InferenceService::DecodeLatent(grpc::CallbackServerContext* context,
                                                          const v1::DecodeLatentRequest* request,
                                                          v1::DecodeLatentResponse* response) {
-  return UnaryCall::Run(monitor_, context, "/distorch.v1.InferenceService/DecodeLatent",
-                        [&](const UnaryCallPtr& call) {
-                          absl::StatusOr<DecodeLatentSpec> spec = ToDecodeLatentSpec(*request);
-                          if (!spec.ok()) return call->Finish(spec.status());
-                          core_->DecodeLatent(*spec, call->cancel(),
-                                              AnswerWith<DecodeLatentResult>(call, response));
-                        });
+  return UnaryCall::Run(
+      monitor_, context, "/distorch.v1.InferenceService/DecodeLatent",
+      [&](const UnaryCallPtr& call) {
+        absl::StatusOr<DecodeLatentSpec> spec = ToDecodeLatentSpec(*request, limits_);
+        if (!spec.ok()) return call->Finish(spec.status());
+        core_->DecodeLatent(*spec, call->cancel(), AnswerWith<DecodeLatentResult>(call, response));
+      });
 }
 
 grpc::ServerUnaryReactor* InferenceService::EncodeImage(grpc::CallbackServerContext* context,
                                                         const v1::EncodeImageRequest* request,
                                                         v1::EncodeImageResponse* response) {
-  return UnaryCall::Run(monitor_, context, "/distorch.v1.InferenceService/EncodeImage",
-                        [&](const UnaryCallPtr& call) {
-                          absl::StatusOr<EncodeImageSpec> spec = ToEncodeImageSpec(*request);
-                          if (!spec.ok()) return call->Finish(spec.status());
-                          core_->EncodeImage(*spec, call->cancel(),
-                                             AnswerWith<HostTensor>(call, response));
-                        });
+  return UnaryCall::Run(
+      monitor_, context, "/distorch.v1.InferenceService/EncodeImage",
+      [&](const UnaryCallPtr& call) {
+        absl::StatusOr<EncodeImageSpec> spec = ToEncodeImageSpec(*request, limits_);
+        if (!spec.ok()) return call->Finish(spec.status());
+        core_->EncodeImage(*spec, call->cancel(), AnswerWith<HostTensor>(call, response));
+      });
 }
 
 }  // namespace distorch

@@ -13,6 +13,7 @@
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/observer.h"
 #include "server/access.h"
+#include "server/check.h"
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/options.h"
@@ -79,6 +80,12 @@ int Main(const std::vector<std::string>& args) {
     std::cout << "distorchd " << DistorchdVersion() << " (LibTorch " << TorchVersion() << ", CUDA "
               << (CudaVersion().empty() ? "none" : CudaVersion()) << ")\n";
     return 0;
+  }
+  if (command->action == CommandLine::Action::kCheck) {
+    return CheckSetup(command->options, DaemonCore::Create(command->options.core, nullptr),
+                      &std::cout)
+               ? 0
+               : 1;
   }
   Logger logger(command->options.log_level, command->options.log_format);
   const absl::Status status = RunDaemon(command->options, &logger);

@@ -24,6 +24,8 @@
 #include "server/call.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
+#include "server/systemd.h"
+#include "server/tls.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -44,9 +46,25 @@ void SetServing(grpc::Server* server, bool serving) {
   health->SetServingStatus(v1::InferenceService::service_full_name(), serving);
 }
 
+std::shared_ptr<grpc::ServerCredentials> Credentials(const TlsFiles& files) {
+  if (!files.enabled()) return grpc::InsecureServerCredentials();
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          files.key, files.cert, files.client_ca,
+          static_cast<unsigned>(absl::ToInt64Seconds(kReloadInterval))));
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
 void Configure(const Options& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_receive_mb << 20);
   builder->SetMaxSendMessageSize(-1);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_kb << 10);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
   // Two servers on one port would share its connections at random.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // A client that vanished without closing its connection is noticed, and its work cancelled,
@@ -125,6 +143,15 @@ sigset_t Signals() {
   return signals;
 }
 
+// What an operator may have overlooked.
+void WarnOfOpenDoors(const Options& options, const Access& access, Logger* logger) {
+  if (options.tls.enabled() && options.tls.client_ca.empty() && !access.needs_token())
+    logger->Warning(
+        "anyone who can connect is an admin: neither tokens nor certificates are asked for");
+  if (!options.tls.enabled() && access.needs_token())
+    logger->Warning("tokens travel in plain text: there is no TLS");
+}
+
 // Keeps the tokens fresh until SIGTERM or SIGINT comes, and returns which.
 int WaitForShutdown(Access* access, Logger* logger) {
   const sigset_t signals = Signals();
@@ -141,12 +168,13 @@ int WaitForShutdown(Access* access, Logger* logger) {
 
 // Destroyed from the last to the first: no call outlives the server, no task its pool.
 struct Server::Parts {
-  Parts(DaemonCore* core, const Access* access, Metrics* metrics, Logger* logger)
+  Parts(const Options& options, DaemonCore* core, const Access* access, Metrics* metrics,
+        Logger* logger)
       : metrics(metrics),
         monitor(access, metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
-        inference_service(core, &monitor) {}
+        inference_service(core, &monitor, options.limits) {}
 
   Metrics* const metrics;
   CallMonitor monitor;
@@ -164,12 +192,13 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, DaemonCore* core,
                                                       const Access* access, Metrics* metrics,
                                                       Logger* logger) {
-  auto parts = std::make_unique<Parts>(core, access, metrics, logger);
+  if (options.tls.enabled()) RETURN_IF_ERROR(CheckTls(options.tls).status());
+  auto parts = std::make_unique<Parts>(options, core, access, metrics, logger);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(options, &builder);
-  builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &parts->port);
+  builder.AddListeningPort(options.listen_address, Credentials(options.tls), &parts->port);
   builder.RegisterService(&parts->model_service);
   builder.RegisterService(&parts->inference_service);
   parts->server = builder.BuildAndStart();
@@ -214,6 +243,7 @@ void BlockSignals() {
 absl::Status Serve(const Options& options, DaemonCore* core, Access* access, Metrics* metrics,
                    Logger* logger) {
   ScopedGrpcLog grpc_log(logger);
+  WarnOfOpenDoors(options, *access, logger);
   PortFile port_file(options.port_file);
   ASSIGN_OR_RETURN(std::unique_ptr<Server> server,
                    Server::Start(options, core, access, metrics, logger));
@@ -222,8 +252,12 @@ absl::Status Serve(const Options& options, DaemonCore* core, Access* access, Met
   listen.port = server->port();
   logger->Info("serving", {{"listen_address", FormatHostPort(listen)},
                            {"metrics_port", int64_t{server->metrics_port()}},
+                           {"tls", options.tls.enabled() ? "on" : "off"},
+                           {"tokens", access->needs_token() ? "on" : "off"},
                            {"version", std::string(DistorchdVersion())}});
+  NotifySystemd("READY=1");
   const int signal = WaitForShutdown(access, logger);
+  NotifySystemd("STOPPING=1");
   logger->Info("draining",
                {{"signal", std::string(sigabbrev_np(signal))}, {"seconds", options.drain_seconds}});
   const sigset_t signals = ShutdownSignals();

@@ -19,7 +19,7 @@ namespace distorch {
 class Server {
  public:
   // Listens and serves; health says SERVING once it returns. UNAVAILABLE when an address cannot be
-  // listened on. The last four must outlive the server.
+  // listened on; CheckTls's errors. The last four must outlive the server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options, DaemonCore* core,
                                                        const Access* access, Metrics* metrics,
                                                        Logger* logger);

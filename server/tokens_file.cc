@@ -1,12 +1,17 @@
 #include "server/tokens_file.h"
 
+#include <fcntl.h>
 #include <openssl/sha.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -122,14 +127,52 @@ TokenDigest DigestOf(std::string_view token) {
   return digest;
 }
 
-absl::StatusOr<std::vector<Token>> ParseTokens(std::string_view text) {
-  if (text.size() > kMaxTokensFileBytes) return Bad("is larger than ", kMaxTokensFileBytes);
-  try {
-    return ParseRoot(YAML::Load(std::string(text)));
-  } catch (const YAML::Exception& error) {
-    // Its message quotes nothing; `what()` of conversions may.
-    return Bad("is not YAML: line ", error.mark.line + 1, ", column ", error.mark.column + 1);
+absl::StatusOr<std::string> ReadTokensText(const std::string& path) {
+  const auto failed = [&path] {
+    return absl::ErrnoToStatus(errno, absl::StrCat("auth_tokens_file: ", path));
+  };
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return failed();
+  const absl::Cleanup close_fd = [fd] { close(fd); };
+  struct stat info;
+  if (fstat(fd, &info) != 0) return failed();
+  if (!S_ISREG(info.st_mode)) return Bad("auth_tokens_file: ", path, " is not a file");
+  std::string text(kMaxTokensFileBytes + 1, '\0');
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = read(fd, text.data() + size, text.size() - size);
+    if (got < 0) return failed();
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
   }
+  if (size > kMaxTokensFileBytes) {
+    return Bad("auth_tokens_file: ", path, " is larger than ", kMaxTokensFileBytes, " bytes");
+  }
+  text.resize(size);
+  return text;
+}
+
+absl::StatusOr<std::vector<Token>> ParseTokens(std::string_view text, std::string_view path) {
+  absl::Status wrong;
+  try {
+    absl::StatusOr<std::vector<Token>> tokens = ParseRoot(YAML::Load(std::string(text)));
+    if (tokens.ok()) return tokens;
+    wrong = tokens.status();
+  } catch (const YAML::Exception& error) {
+    // Not with what() in it: that may quote the text.
+    wrong = Bad("is not YAML: line ", error.mark.line + 1, ", column ", error.mark.column + 1);
+  }
+  return Bad("auth_tokens_file: ", path, ": ", wrong.message());
+}
+
+absl::StatusOr<std::vector<Token>> ReadTokens(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadTokensText(path));
+  return ParseTokens(text, path);
+}
+
+bool EveryoneCanRead(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && (info.st_mode & S_IROTH) != 0;
 }
 
 }  // namespace distorch

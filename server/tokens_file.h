@@ -34,9 +34,18 @@ struct Token {
 
 inline constexpr std::size_t kMaxTokensFileBytes = 1 << 20;
 
-// INVALID_ARGUMENT says which entry is wrong and what is allowed, and never quotes a token. Names
-// and tokens are unique; there is at least one. No larger text than kMaxTokensFileBytes.
-absl::StatusOr<std::vector<Token>> ParseTokens(std::string_view text);
+// `path`'s bytes. Errors name it: NOT_FOUND, PERMISSION_DENIED, and INVALID_ARGUMENT for what is no
+// file or too large.
+absl::StatusOr<std::string> ReadTokensText(const std::string& path);
+// The tokens of such a text; `path` is for the errors. INVALID_ARGUMENT says which entry is wrong
+// and what is allowed, and never quotes a token. Names and tokens are unique; there is at least
+// one.
+absl::StatusOr<std::vector<Token>> ParseTokens(std::string_view text, std::string_view path);
+// Both.
+absl::StatusOr<std::vector<Token>> ReadTokens(const std::string& path);
+
+// Whether others than the file's owner and group can read it.
+bool EveryoneCanRead(const std::string& path);
 
 }  // namespace distorch
 
