@@ -22,8 +22,8 @@ constexpr char kFooter[] =
     "Exit status: 0 success, 1 the call failed, 2 wrong usage, 130 interrupted.\n"
     "Results go to standard output; progress and 'distorchctl: CODE: message' to standard "
     "error.\n\n"
-    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCH_TOKEN (as the content of\n"
-    "--token_file; DISTORCHD_AUTH_TOKEN is the same).\n\n"
+    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_ROUTE_CHECKPOINT, DISTORCH_TOKEN\n"
+    "(as the content of --token_file; DISTORCHD_AUTH_TOKEN is the same).\n\n"
     "Examples:\n"
     "  distorchctl devices\n"
     "  distorchctl load sd15.safetensors --unet_virtual_vram_gb=2\n"
@@ -51,6 +51,11 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
   app.add_option("--token_file,--auth_token_file", flags.auth_token_file,
                  "A file with the token to send")
       ->type_name("FILE");
+  app.add_option("--route_checkpoint", flags.route_checkpoint,
+                 "For a proxy in front of several daemons: send the call where the calls of this "
+                 "checkpoint go")
+      ->type_name("CKPT_NAME")
+      ->envname("DISTORCHD_ROUTE_CHECKPOINT");
   for (const char* name : {"DISTORCHD_AUTH_TOKEN", "DISTORCH_TOKEN"}) {
     if (const char* token = std::getenv(name)) flags.auth_token = token;
   }
