@@ -1,5 +1,8 @@
 #include "server/call.h"
 
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+
 #include <algorithm>
 #include <chrono>
 #include <iterator>
@@ -30,8 +33,13 @@ std::string Address(const std::string& peer) {
   return peer.substr(0, absl::StartsWith(peer, "ip") ? peer.rfind(':') : peer.npos);
 }
 
-std::string ClientName(const absl::StatusOr<Principal>& principal, const std::string& peer) {
-  return principal.ok() && !principal->name.empty() ? principal->name : Address(peer);
+// The token's name, or that in the client's certificate, or the client's address.
+std::string ClientName(const absl::StatusOr<Principal>& principal,
+                       const grpc::CallbackServerContext& context) {
+  if (principal.ok() && !principal->name.empty()) return principal->name;
+  const auto names = context.auth_context()->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+  if (!names.empty()) return std::string(names.front().data(), names.front().size());
+  return Address(context.peer());
 }
 
 absl::Time Deadline(const grpc::CallbackServerContext& context) {
@@ -87,7 +95,7 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodNam
       peer_(context->peer()),
       ids_(MakeRequestIds(Metadata(*context, kRequestIdKey), Metadata(*context, kTraceparentKey))),
       principal_(monitor->access_->Admit(Metadata(*context, kAuthorizationKey), method.full())),
-      cancel_(std::make_shared<CancelToken>(Deadline(*context), ClientName(principal_, peer_))),
+      cancel_(std::make_shared<CancelToken>(Deadline(*context), ClientName(principal_, *context))),
       admission_(monitor->Begin(this, principal_.status())) {
   context->AddInitialMetadata(kRequestIdKey, ids_.request_id);
   context->AddTrailingMetadata(kRequestIdKey, ids_.request_id);

@@ -14,14 +14,14 @@ BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
 
 
 class Daemon:
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
         self.log = open(folder / "daemon.log", "w+")
         self.process = subprocess.Popen(
             [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
              f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
              "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
-            stdout=self.log, stderr=self.log)
+            stdout=self.log, stderr=self.log, env={**os.environ, **(env or {})})
         deadline = time.monotonic() + 60
         while not ports.exists():
             assert self.process.poll() is None, self.read_log()
