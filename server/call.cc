@@ -48,13 +48,17 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
                                                                   : absl::FromChrono(deadline);
 }
 
-// The server's own faults are errors of the log; what clients ask wrongly is not.
+// The server's own faults are errors of the log; what clients ask wrongly is not, but who is kept
+// out may be worth a look.
 Logger::Level LevelOf(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kDataLoss:
       return Logger::Level::kError;
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return Logger::Level::kWarning;
     default:
       return Logger::Level::kInfo;
   }

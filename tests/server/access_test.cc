@@ -33,13 +33,13 @@ TEST(TokensFileTest, ReadsYamlAndJson) {
       "  - {name: ann, role: viewer, token: abc}\n"
       "  - name: bob\n"
       "    role: admin\n"
-      "    sha256: BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AE\n",
+      "    sha256: BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD\n",
       "");
   // FIPS 180-4's own example: the digest of "abc", so both entries have one token.
   EXPECT_THAT(yaml.status().message(), HasSubstr("tokens[1]: has the same token"));
   const auto json = ParseTokens(
       R"({"tokens": [{"name": "ann", "role": "user", "sha256":
-      "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+      "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ae"},
       {"name": "bob", "role": "admin", "token": "abc"}]})",
       "");
   ASSERT_TRUE(json.ok()) << json.status();

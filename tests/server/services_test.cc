@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "server/methods.h"
 #include "tests/server/requests.h"
 #include "tests/server/server_fixture.h"
 
