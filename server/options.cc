@@ -75,7 +75,8 @@ std::vector<Flag> Flags(Options* o) {
        "JSON; "
        "read again when it changes",
        &o->auth_tokens_file},
-      {"metrics_address", "HOST:PORT", "where Prometheus reads /metrics over HTTP; empty: nowhere",
+      {"metrics_address", "HOST:PORT",
+       "where HTTP is served: /metrics for Prometheus, /healthz, /readyz; empty: nowhere",
        Address{&o->metrics_address, true}},
       {"checkpoint_dirs", "DIR,...", "folders with checkpoints, the first that has a name wins",
        &core->checkpoint_dirs},

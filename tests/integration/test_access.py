@@ -11,10 +11,11 @@ import time
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from conftest import BIN, ROOT, Daemon
+from conftest import BIN, ROOT
 
 DEMO = ROOT / "deploy" / "demo"
 TOKENS = {"viewer": "vera-0123456789", "user": "ulf-0123456789", "admin": "ada-0123456789"}
@@ -66,19 +67,6 @@ def write_tokens(path, tokens=TOKENS, mode=0o600):
     new.rename(path)  # as tools that deliver secrets do
 
 
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def run(*flags, **options):
-        started.append(Daemon(tmp_path, *flags, **options))
-        return started[-1]
-
-    yield run
-    for daemon in started:
-        daemon.stop()
-
-
 def call(channel, method, metadata=(), request=b""):
     """A call by its bytes, of any shape: its final status and trailing metadata."""
     invoke = channel.unary_stream(method)(request, metadata=metadata, timeout=30)
@@ -95,7 +83,6 @@ def methods(channel):
     requests = [reflection_pb2.ServerReflectionRequest(list_services="")]
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     services = [s.name for s in next(stub.ServerReflectionInfo(iter(requests), timeout=30)).list_services_response.service]
-    from google.protobuf import descriptor_pb2
     for service in sorted(set(services) - OPEN):
         request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
         answer = next(stub.ServerReflectionInfo(iter([request]), timeout=30)).file_descriptor_response
@@ -117,10 +104,10 @@ def wait_for(condition, what):
         time.sleep(0.05)  # for a file to be noticed
 
 
-def test_every_method_asks_for_its_role(start, tmp_path):
+def test_every_method_asks_for_its_role(start_daemon, tmp_path):
     tokens = tmp_path / "tokens.yaml"
     write_tokens(tokens)
-    daemon = start(f"--auth_tokens_file={tokens}")
+    daemon = start_daemon(f"--auth_tokens_file={tokens}")
     with grpc.insecure_channel(daemon.address) as channel:
         names = list(methods(channel))
         assert len(names) >= 16
@@ -157,10 +144,10 @@ def test_every_method_asks_for_its_role(start, tmp_path):
         assert secret not in log
 
 
-def test_tokens_are_read_again_when_they_change_and_on_sighup(start, tmp_path):
+def test_tokens_are_read_again_when_they_change_and_on_sighup(start_daemon, tmp_path):
     tokens = tmp_path / "tokens.yaml"
     write_tokens(tokens)
-    daemon = start(f"--auth_tokens_file={tokens}")
+    daemon = start_daemon(f"--auth_tokens_file={tokens}")
     with grpc.insecure_channel(daemon.address) as channel:
         def code(token):
             return call(channel, "/distorch.v1.ModelService/ListModels", bearer(token))[0]
@@ -192,7 +179,7 @@ def lists_models(channel):
     return call(channel, "/distorch.v1.ModelService/ListModels")[0]
 
 
-def test_tls_with_certificates_replaced_while_it_runs(start, tmp_path, pki):
+def test_tls_with_certificates_replaced_while_it_runs(start_daemon, tmp_path, pki):
     cert, key = tmp_path / "tls.pem", tmp_path / "tls.key"
 
     def install(name):
@@ -207,7 +194,7 @@ def test_tls_with_certificates_replaced_while_it_runs(start, tmp_path, pki):
         return re.search(r"subject=CN = (\S+)", seen)[1]
 
     install("server")
-    daemon = start("--listen_address=0.0.0.0:0", f"--tls_cert={cert}", f"--tls_key={key}")
+    daemon = start_daemon("--listen_address=0.0.0.0:0", f"--tls_cert={cert}", f"--tls_key={key}")
     with channel_with(daemon, pki, "ca") as channel:
         assert lists_models(channel) == grpc.StatusCode.OK
     with channel_with(daemon, pki, "other-ca") as channel:
@@ -223,8 +210,8 @@ def test_tls_with_certificates_replaced_while_it_runs(start, tmp_path, pki):
     wait_for(lambda: served() == "server2", "the new certificate is served")
 
 
-def test_mtls_lets_in_only_the_authoritys_clients(start, pki):
-    daemon = start(f"--tls_cert={pki}/server.pem", f"--tls_key={pki}/server.key", f"--tls_client_ca={pki}/ca.pem")
+def test_mtls_lets_in_only_the_authoritys_clients(start_daemon, pki):
+    daemon = start_daemon(f"--tls_cert={pki}/server.pem", f"--tls_key={pki}/server.key", f"--tls_client_ca={pki}/ca.pem")
     for own, code in (("alice", grpc.StatusCode.OK), ("mallory", grpc.StatusCode.UNAVAILABLE),
                       (None, grpc.StatusCode.UNAVAILABLE)):
         with channel_with(daemon, pki, "ca", own) as channel:
@@ -233,8 +220,8 @@ def test_mtls_lets_in_only_the_authoritys_clients(start, pki):
     assert '"client":"alice"' in daemon.read_log()
 
 
-def test_limits_and_traces(start):
-    daemon = start("--max_batch=2", "--max_metadata_kb=2", "--max_receive_mb=1")
+def test_limits_and_traces(start_daemon):
+    daemon = start_daemon("--max_batch=2", "--max_metadata_kb=2", "--max_receive_mb=1")
     with grpc.insecure_channel(daemon.address) as channel:
         code, _, trailers = call(channel, "/distorch.v1.ModelService/ListModels", (("traceparent", TRACEPARENT),))
         assert code == grpc.StatusCode.OK
@@ -253,11 +240,11 @@ def test_limits_and_traces(start):
     assert any(line.get("trace_id") == TRACEPARENT[3:35] and line["msg"] == "request" for line in lines)
 
 
-def test_systemd_is_told(start, tmp_path):
+def test_systemd_is_told(start_daemon, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60)
-        daemon = start(env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        daemon = start_daemon(env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         assert systemd.recv(100) == b"READY=1"
         daemon.process.send_signal(signal.SIGTERM)
         assert systemd.recv(100) == b"STOPPING=1"
