@@ -190,6 +190,13 @@ Metrics::Metrics(const BuildInfo& build) : families_(std::make_unique<Families>(
       .Register(families_->registry)
       .Add({{"version", build.version}, {"torch", build.torch}, {"cuda", build.cuda}})
       .Set(1);
+  // The name and the meaning are those of every Prometheus client library: a change is a restart.
+  prometheus::BuildGauge()
+      .Name("process_start_time_seconds")
+      .Help("When this program started, in seconds since the Unix epoch.")
+      .Register(families_->registry)
+      .Add({})
+      .SetToCurrentTime();
 }
 
 Metrics::~Metrics() { StopServing(); }

@@ -39,6 +39,7 @@ TEST_F(MetricsTest, EveryFamilyIsDescribedFromTheStart) {
       {"distorchd_plan_error_ratio", "gauge"},
       {"distorchd_prediction_error_ratio", "gauge"},
       {"distorchd_build_info", "gauge"},
+      {"process_start_time_seconds", "gauge"},
   };
   for (const auto& [name, type] : families) {
     EXPECT_THAT(text, HasSubstr(absl::StrCat("# HELP ", name, " ")));
