@@ -110,6 +110,7 @@ def test_sends_the_token_with_each_call(monkeypatch):
         monkeypatch.setenv("DISTORCHD_ADDRESS", server.address)
         with distorchd.Client() as client:
             client.list_devices()
+        assert [metadata.get("x-distorch-checkpoint") for _, _, metadata in server.requests] == [None, "a.safetensors", None]
         assert [metadata["authorization"] for _, _, metadata in server.requests] == [
             "Bearer s3cret", "Bearer s3cret", "Bearer other"]
 

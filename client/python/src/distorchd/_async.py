@@ -28,20 +28,21 @@ class Transport:
     async def close(self) -> None:
         await self._channel.close()
 
-    async def unary(self, name: str, request: Any, *, timeout: float | None) -> Any:
+    async def unary(self, name: str, request: Any, *, timeout: float | None, checkpoint: str = "") -> Any:
         tries = _Tries(METHODS[name], self._options, timeout)
         while True:
-            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata())
+            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata(checkpoint))
             try:
                 return await call
             except grpc.RpcError as error:
                 await tries.failed(from_rpc_error(error))
 
-    async def stream(self, name: str, request: Any, *, timeout: float | None) -> AsyncGenerator[Any, None]:
+    async def stream(self, name: str, request: Any, *, timeout: float | None,
+                     checkpoint: str = "") -> AsyncGenerator[Any, None]:
         """Closing the iterator cancels the call."""
         tries = _Tries(METHODS[name], self._options, timeout)
         while True:
-            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata())
+            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata(checkpoint))
             try:
                 async for event in call:
                     tries.began = True

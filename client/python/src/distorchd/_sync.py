@@ -26,10 +26,11 @@ class Transport:
     def close(self) -> None:
         self._channel.close()
 
-    def unary(self, name: str, request: Any, *, timeout: float | None, cancel: Canceller | None) -> Any:
+    def unary(self, name: str, request: Any, *, timeout: float | None, cancel: Canceller | None,
+              checkpoint: str = "") -> Any:
         tries = _Tries(METHODS[name], self._options, timeout, cancel or Canceller())
         while True:
-            call = self._callables[name].future(request, timeout=tries.left(), metadata=self._options.metadata())
+            call = self._callables[name].future(request, timeout=tries.left(), metadata=self._options.metadata(checkpoint))
             tries.cancel.attach(call)
             try:
                 return call.result()
@@ -42,11 +43,11 @@ class Transport:
                 call.cancel()  # for a KeyboardInterrupt; nothing, when it has ended
 
     def stream(self, name: str, request: Any, *, timeout: float | None,
-               cancel: Canceller | None) -> Generator[Any, None, None]:
+               cancel: Canceller | None, checkpoint: str = "") -> Generator[Any, None, None]:
         """Closing the iterator cancels the call."""
         tries = _Tries(METHODS[name], self._options, timeout, cancel or Canceller())
         while True:
-            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata())
+            call = self._callables[name](request, timeout=tries.left(), metadata=self._options.metadata(checkpoint))
             tries.cancel.attach(call)
             try:
                 for event in call:

@@ -51,13 +51,15 @@ class AsyncClient:
     async def __aexit__(self, *error: Any) -> None:
         await self.close()
 
-    async def call(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
-        """Any method of the contract that answers once, in the contract's messages (distorchd.distorch_pb2)."""
-        return await self._transport.unary(method, request, timeout=timeout)
+    async def call(self, method: str, request: Any, *, timeout: float | None = None, checkpoint: str = "") -> Any:
+        """Any method of the contract that answers once, in the contract's messages (distorchd.distorch_pb2).
+        `checkpoint`: the name of the one it is about, for proxies that route by it."""
+        return await self._transport.unary(method, request, timeout=timeout, checkpoint=checkpoint)
 
-    def stream(self, method: str, request: Any, *, timeout: float | None = None) -> AsyncGenerator[Any, None]:
+    def stream(self, method: str, request: Any, *, timeout: float | None = None,
+               checkpoint: str = "") -> AsyncGenerator[Any, None]:
         """Any method of the contract that answers with a stream. Closing the iterator cancels the call."""
-        return self._transport.stream(method, request, timeout=timeout)
+        return self._transport.stream(method, request, timeout=timeout, checkpoint=checkpoint)
 
     async def list_devices(self, *, timeout: float | None = None) -> Sequence[pb.DeviceInfo]:
         return (await self.call("ListDevices", pb.ListDevicesRequest(), timeout=timeout)).devices
@@ -76,15 +78,15 @@ class AsyncClient:
     async def plan(self, ckpt_name: str, *, timeout: float | None = None,
                    **fields: Unpack[LoadFields]) -> pb.PlanCheckpointResponse:
         """Where each block would be placed, and whether that fits. Reads headers only."""
-        return await self.call("PlanCheckpoint", f.load_request(ckpt_name, fields), timeout=timeout)
+        return await self.call("PlanCheckpoint", f.load_request(ckpt_name, fields), timeout=timeout, checkpoint=ckpt_name)
 
     async def load(self, ckpt_name: str, *, progress: ProgressArgument = None, timeout: float | None = None,
                    **fields: Unpack[LoadFields]) -> AsyncCheckpoint:
         """Loads a checkpoint, or finds it loaded: equal names and fields give equal handles."""
         request = f.load_request(ckpt_name, fields)
-        events = self.stream("LoadCheckpointStream", request, timeout=timeout)
+        events = self.stream("LoadCheckpointStream", request, timeout=timeout, checkpoint=ckpt_name)
         loaded = await _finish(events, r.load_event, progress, pb.LoadCheckpointResponse)
-        return AsyncCheckpoint(self, loaded.model, loaded.clip, loaded.vae, loaded)
+        return AsyncCheckpoint(self, loaded.model, loaded.clip, loaded.vae, loaded, ckpt_name)
 
     async def unload(self, *handles: str, all: bool = False, force: bool = False,
                      timeout: float | None = None) -> pb.UnloadResponse:
@@ -97,9 +99,10 @@ class AsyncCheckpoint:
     with them. As a context manager it unloads them at its end, unless others are using them."""
 
     def __init__(self, client: AsyncClient, model: str, clip: str, vae: str, loaded: pb.LoadCheckpointResponse,
-                 own: Iterable[str] | None = None, response: Any = None) -> None:
+                 ckpt_name: str = "", own: Iterable[str] | None = None, response: Any = None) -> None:
         self.client = client
         self.model, self.clip, self.vae = model, clip, vae
+        self.ckpt_name = ckpt_name
         self.loaded = loaded
         """What the load returned: placement with planned and measured bytes, times, family."""
         self.response = loaded if response is None else response
@@ -159,16 +162,16 @@ class AsyncCheckpoint:
         image, `mask_image` (white is repainted) inpainting."""
         request = f.infer_request((self.model, self.clip, self.vae), prompt, negative_prompt, (width, height), batch_size,
                                   init_image, mask_image, image_format, tile_size, preview_every, options)
-        return await _finish(self.client.stream("Infer", request, timeout=timeout), r.infer_event, progress,
-                             InferResult)
+        return await _finish(self._stream("Infer", request, timeout), r.infer_event, progress, InferResult)
 
     async def encode_text(self, text: str, *, timeout: float | None = None) -> Conditioning:
         """A prompt, in ComfyUI's syntax, for sample and denoise."""
         request = pb.EncodeTextRequest(clip=self.clip, text=text)
-        return r.conditioning_of(await self.client.call("EncodeText", request, timeout=timeout))
+        return r.conditioning_of(await self._call("EncodeText", request, timeout))
 
     async def sample(self, positive: Conditioning, negative: Conditioning, latent: ArrayLike, *,
-                     noise: ArrayLike | None = None, noise_mask: ArrayLike | None = None, sigmas: Iterable[float] = (), preview_every: int = 0,
+                     noise: ArrayLike | None = None, noise_mask: ArrayLike | None = None,
+                     sigmas: Iterable[float] = (), preview_every: int = 0,
                      progress: ProgressArgument = None, timeout: float | None = None,
                      **options: Unpack[SamplingFields]) -> Tensor:
         """KSampler, and KSamplerAdvanced: the sampled latent. `latent`: N,C,h,w as a ComfyUI LATENT; zeros (empty_latent)
@@ -176,8 +179,7 @@ class AsyncCheckpoint:
         async def run(by_id: bool) -> Tensor:
             request = f.sample_request(self.model, positive, negative, latent, noise, noise_mask, sigmas, preview_every,
                                        by_id, options)
-            return await _finish(self.client.stream("Sample", request, timeout=timeout), r.sample_event, progress,
-                                 Tensor)
+            return await _finish(self._stream("Sample", request, timeout), r.sample_event, progress, Tensor)
 
         try:
             return await run(by_id=True)
@@ -197,35 +199,41 @@ class AsyncCheckpoint:
         """One evaluation of the model, in the model's latent space: for samplers of your own. loaded.denoiser says which
         noise levels there are, and how the spaces relate."""
         request = f.denoise_request(self.model, x, sigma, conditioning)
-        return Tensor((await self.client.call("Denoise", request, timeout=timeout)).denoised)
+        return Tensor((await self._call("Denoise", request, timeout)).denoised)
 
     async def decode(self, latent: ArrayLike, *, tile_size: int = 0, timeout: float | None = None) -> Tensor:
         """Images N,H,W,3 in 0..1."""
         request = pb.DecodeLatentRequest(vae=self.vae, latent=f.to_wire(latent), tile_size=tile_size)
-        return Tensor((await self.client.call("DecodeLatent", request, timeout=timeout)).images)
+        return Tensor((await self._call("DecodeLatent", request, timeout)).images)
 
     async def encode(self, image: ImageLike | FileLike, *, tile_size: int = 0, timeout: float | None = None) -> Tensor:
         """The latent of images."""
         request = f.encode_image_request(self.vae, image, tile_size)
-        return Tensor((await self.client.call("EncodeImage", request, timeout=timeout)).latent)
+        return Tensor((await self._call("EncodeImage", request, timeout)).latent)
 
     async def apply_lora(self, lora_name: str, strength: float = 1.0, strength_clip: float | None = None, *,
                          timeout: float | None = None) -> AsyncCheckpoint:
         """Further handles with an adapter from the server's folders; these stay as they are. `strength_clip`: by default
         `strength`. The result's response has the file's unmatched keys."""
         request = f.lora_request((self.model, self.clip), lora_name, strength, strength_clip)
-        applied = await self.client.call("ApplyLora", request, timeout=timeout)
+        applied = await self._call("ApplyLora", request, timeout)
         return self._derive(applied.model, applied.clip, applied)
 
     async def clip_skip(self, stop_at_layer: int, *, timeout: float | None = None) -> AsyncCheckpoint:
         """The same with text encoders that stop early: -1 is the last layer, -2 the one before."""
         request = pb.SetClipSkipRequest(clip=self.clip, stop_at_layer=stop_at_layer)
-        skipping = await self.client.call("SetClipSkip", request, timeout=timeout)
+        skipping = await self._call("SetClipSkip", request, timeout)
         return self._derive(self.model, skipping.clip, skipping)
+
+    async def _call(self, method: str, request: Any, timeout: float | None) -> Any:
+        return await self.client.call(method, request, timeout=timeout, checkpoint=self.ckpt_name)
+
+    def _stream(self, method: str, request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
+        return self.client.stream(method, request, timeout=timeout, checkpoint=self.ckpt_name)
 
     def _derive(self, model: str, clip: str, response: Any) -> AsyncCheckpoint:
         own = [handle for handle in (model, clip) if handle not in (self.model, self.clip)]
-        return AsyncCheckpoint(self.client, model, clip, self.vae, self.loaded, own, response)
+        return AsyncCheckpoint(self.client, model, clip, self.vae, self.loaded, self.ckpt_name, own, response)
 
 
 async def _finish(events: AsyncGenerator[Any, None], read: Callable[[Any], Any], progress: ProgressArgument,

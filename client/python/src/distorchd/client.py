@@ -60,14 +60,16 @@ class Client:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def call(self, method: str, request: Any, *, timeout: float | None = None, cancel: Canceller | None = None) -> Any:
-        """Any method of the contract that answers once, in the contract's messages (distorchd.distorch_pb2)."""
-        return self._transport.unary(method, request, timeout=timeout, cancel=cancel)
+    def call(self, method: str, request: Any, *, timeout: float | None = None, cancel: Canceller | None = None,
+             checkpoint: str = "") -> Any:
+        """Any method of the contract that answers once, in the contract's messages (distorchd.distorch_pb2).
+        `checkpoint`: the name of the one it is about, for proxies that route by it."""
+        return self._transport.unary(method, request, timeout=timeout, cancel=cancel, checkpoint=checkpoint)
 
     def stream(self, method: str, request: Any, *, timeout: float | None = None,
-               cancel: Canceller | None = None) -> Generator[Any, None, None]:
+               cancel: Canceller | None = None, checkpoint: str = "") -> Generator[Any, None, None]:
         """Any method of the contract that answers with a stream. Closing the iterator cancels the call."""
-        return self._transport.stream(method, request, timeout=timeout, cancel=cancel)
+        return self._transport.stream(method, request, timeout=timeout, cancel=cancel, checkpoint=checkpoint)
 
     def list_devices(self, *, timeout: float | None = None) -> Sequence[pb.DeviceInfo]:
         return self.call("ListDevices", pb.ListDevicesRequest(), timeout=timeout).devices
@@ -86,15 +88,15 @@ class Client:
     def plan(self, ckpt_name: str, *, timeout: float | None = None,
              **fields: Unpack[LoadFields]) -> pb.PlanCheckpointResponse:
         """Where each block would be placed, and whether that fits. Reads headers only."""
-        return self.call("PlanCheckpoint", f.load_request(ckpt_name, fields), timeout=timeout)
+        return self.call("PlanCheckpoint", f.load_request(ckpt_name, fields), timeout=timeout, checkpoint=ckpt_name)
 
     def load(self, ckpt_name: str, *, progress: ProgressArgument = None, timeout: float | None = None,
              cancel: Canceller | None = None, **fields: Unpack[LoadFields]) -> Checkpoint:
         """Loads a checkpoint, or finds it loaded: equal names and fields give equal handles."""
         request = f.load_request(ckpt_name, fields)
-        events = self.stream("LoadCheckpointStream", request, timeout=timeout, cancel=cancel)
+        events = self.stream("LoadCheckpointStream", request, timeout=timeout, cancel=cancel, checkpoint=ckpt_name)
         loaded = _finish(events, r.load_event, progress, pb.LoadCheckpointResponse)
-        return Checkpoint(self, loaded.model, loaded.clip, loaded.vae, loaded)
+        return Checkpoint(self, loaded.model, loaded.clip, loaded.vae, loaded, ckpt_name)
 
     def unload(self, *handles: str, all: bool = False, force: bool = False,
                timeout: float | None = None) -> pb.UnloadResponse:
@@ -107,9 +109,10 @@ class Checkpoint:
     with them. As a context manager it unloads them at its end, unless others are using them."""
 
     def __init__(self, client: Client, model: str, clip: str, vae: str, loaded: pb.LoadCheckpointResponse,
-                 own: Iterable[str] | None = None, response: Any = None) -> None:
+                 ckpt_name: str = "", own: Iterable[str] | None = None, response: Any = None) -> None:
         self.client = client
         self.model, self.clip, self.vae = model, clip, vae
+        self.ckpt_name = ckpt_name
         self.loaded = loaded
         """What the load returned: placement with planned and measured bytes, times, family."""
         self.response = loaded if response is None else response
@@ -168,13 +171,12 @@ class Checkpoint:
         image, `mask_image` (white is repainted) inpainting."""
         request = f.infer_request((self.model, self.clip, self.vae), prompt, negative_prompt, (width, height), batch_size,
                                   init_image, mask_image, image_format, tile_size, preview_every, options)
-        return _finish(self.client.stream("Infer", request, timeout=timeout, cancel=cancel), r.infer_event, progress,
-                       InferResult)
+        return _finish(self._stream("Infer", request, timeout, cancel), r.infer_event, progress, InferResult)
 
     def encode_text(self, text: str, *, timeout: float | None = None, cancel: Canceller | None = None) -> Conditioning:
         """A prompt, in ComfyUI's syntax, for sample and denoise."""
         request = pb.EncodeTextRequest(clip=self.clip, text=text)
-        return r.conditioning_of(self.client.call("EncodeText", request, timeout=timeout, cancel=cancel))
+        return r.conditioning_of(self._call("EncodeText", request, timeout, cancel))
 
     def sample(self, positive: Conditioning, negative: Conditioning, latent: ArrayLike, *, noise: ArrayLike | None = None,
                noise_mask: ArrayLike | None = None, sigmas: Iterable[float] = (), preview_every: int = 0,
@@ -185,8 +187,7 @@ class Checkpoint:
         def run(by_id: bool) -> Tensor:
             request = f.sample_request(self.model, positive, negative, latent, noise, noise_mask, sigmas, preview_every,
                                        by_id, options)
-            return _finish(self.client.stream("Sample", request, timeout=timeout, cancel=cancel), r.sample_event, progress,
-                           Tensor)
+            return _finish(self._stream("Sample", request, timeout, cancel), r.sample_event, progress, Tensor)
 
         try:
             return run(by_id=True)
@@ -206,37 +207,44 @@ class Checkpoint:
         """One evaluation of the model, in the model's latent space: for samplers of your own. loaded.denoiser says which
         noise levels there are, and how the spaces relate."""
         request = f.denoise_request(self.model, x, sigma, conditioning)
-        return Tensor(self.client.call("Denoise", request, timeout=timeout, cancel=cancel).denoised)
+        return Tensor(self._call("Denoise", request, timeout, cancel).denoised)
 
     def decode(self, latent: ArrayLike, *, tile_size: int = 0, timeout: float | None = None,
                cancel: Canceller | None = None) -> Tensor:
         """Images N,H,W,3 in 0..1."""
         request = pb.DecodeLatentRequest(vae=self.vae, latent=f.to_wire(latent), tile_size=tile_size)
-        return Tensor(self.client.call("DecodeLatent", request, timeout=timeout, cancel=cancel).images)
+        return Tensor(self._call("DecodeLatent", request, timeout, cancel).images)
 
     def encode(self, image: ImageLike | FileLike, *, tile_size: int = 0, timeout: float | None = None,
                cancel: Canceller | None = None) -> Tensor:
         """The latent of images."""
         request = f.encode_image_request(self.vae, image, tile_size)
-        return Tensor(self.client.call("EncodeImage", request, timeout=timeout, cancel=cancel).latent)
+        return Tensor(self._call("EncodeImage", request, timeout, cancel).latent)
 
     def apply_lora(self, lora_name: str, strength: float = 1.0, strength_clip: float | None = None, *,
                    timeout: float | None = None, cancel: Canceller | None = None) -> Checkpoint:
         """Further handles with an adapter from the server's folders; these stay as they are. `strength_clip`: by default
         `strength`. The result's response has the file's unmatched keys."""
         request = f.lora_request((self.model, self.clip), lora_name, strength, strength_clip)
-        applied = self.client.call("ApplyLora", request, timeout=timeout, cancel=cancel)
+        applied = self._call("ApplyLora", request, timeout, cancel)
         return self._derive(applied.model, applied.clip, applied)
 
     def clip_skip(self, stop_at_layer: int, *, timeout: float | None = None) -> Checkpoint:
         """The same with text encoders that stop early: -1 is the last layer, -2 the one before."""
         request = pb.SetClipSkipRequest(clip=self.clip, stop_at_layer=stop_at_layer)
-        skipping = self.client.call("SetClipSkip", request, timeout=timeout)
+        skipping = self._call("SetClipSkip", request, timeout)
         return self._derive(self.model, skipping.clip, skipping)
+
+    def _call(self, method: str, request: Any, timeout: float | None, cancel: Canceller | None = None) -> Any:
+        return self.client.call(method, request, timeout=timeout, cancel=cancel, checkpoint=self.ckpt_name)
+
+    def _stream(self, method: str, request: Any, timeout: float | None,
+                cancel: Canceller | None) -> Generator[Any, None, None]:
+        return self.client.stream(method, request, timeout=timeout, cancel=cancel, checkpoint=self.ckpt_name)
 
     def _derive(self, model: str, clip: str, response: Any) -> Checkpoint:
         own = [handle for handle in (model, clip) if handle not in (self.model, self.clip)]
-        return Checkpoint(self.client, model, clip, self.vae, self.loaded, own, response)
+        return Checkpoint(self.client, model, clip, self.vae, self.loaded, self.ckpt_name, own, response)
 
 
 def _finish(events: Generator[Any, None, None], read: Callable[[Any], Any], progress: ProgressArgument,

@@ -77,8 +77,12 @@ class ConnectOptions:
         return ConnectOptions(address, Tls() if tls is True else tls or None, token or None, timeout,
                               retry or RetryPolicy())
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+    def metadata(self, checkpoint: str) -> tuple[tuple[str, str], ...]:
+        """`checkpoint`: what a call is about, by which a proxy before several daemons may choose one; or ""."""
+        metadata = [("authorization", f"Bearer {self.token}")] if self.token else []
+        if checkpoint.isascii() and checkpoint.isprintable() and checkpoint:  # all that gRPC lets through
+            metadata.append(("x-distorch-checkpoint", checkpoint))
+        return tuple(metadata)
 
     def channel_arguments(self) -> list[tuple[str, Any]]:
         """Latents and images of any size; and a server that is named is meant, not a proxy of the environment's."""
