@@ -1,16 +1,24 @@
-"""Tests import the Python client as users have it: from its wheel."""
+"""The real programs: a daemon on free ports over simulated devices, and distorchctl against it."""
 
+import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
 
 
 def pytest_configure(config):
+    """Tests import the Python client as users have it: from its wheel."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="distorchd-client-"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-build-isolation",
@@ -19,3 +27,71 @@ def pytest_configure(config):
     with zipfile.ZipFile(config.client_wheel) as wheel:
         wheel.extractall(folder / "site")
     sys.path.insert(0, str(folder / "site"))
+
+
+class Daemon:
+    def __init__(self, folder, *flags):
+        ports = folder / "ports.json"
+        self.log = open(folder / "daemon.log", "w+")
+        self.process = subprocess.Popen(
+            [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+             f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
+             "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
+            stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 60
+        while not ports.exists():
+            assert self.process.poll() is None, self.read_log()
+            assert time.monotonic() < deadline, "not serving after a minute"
+            time.sleep(0.05)  # the file's appearance is the only sign there is
+        self.ports = json.loads(ports.read_text())
+        self.address = f"127.0.0.1:{self.ports['grpc']}"
+
+    def read_log(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()
+
+    def ctl(self, *args):
+        return subprocess.run([BIN / "distorchctl", f"--address={self.address}", "--json", *args],
+                              capture_output=True, text=True, timeout=300)
+
+    def ctl_json(self, *args):
+        result = self.ctl(*args)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def start_daemon(tmp_path):
+    """Starts a daemon with further flags; as many as are asked for, all stopped at the end."""
+    running = []
+
+    def start(*flags):
+        folder = tmp_path / f"daemon-{len(running)}"
+        folder.mkdir()
+        running.append(Daemon(folder, *flags))
+        return running[-1]
+
+    yield start
+    for daemon in running:
+        daemon.stop()
+
+
+@pytest.fixture
+def daemon(start_daemon):
+    return start_daemon()
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """Where programs of Debian's packages are that are run here but not installed."""
+    unpack = "source deploy/lib.sh; unpack_packages run"
+    result = subprocess.run(["bash", "-euo", "pipefail", "-c", unpack], cwd=ROOT, check=True, capture_output=True, text=True)
+    root = pathlib.Path(result.stdout.strip())
+    return {name: root / folder / name
+            for folder, name in (("usr/bin", "prometheus"), ("usr/bin", "promtool"), ("usr/sbin", "nginx"))}

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 import distorchd
-from conftest import ROOT, Daemon
+from conftest import ROOT
 from distorchd import aio
 
 DEMO = "shapes-sd1.safetensors"
@@ -79,25 +79,22 @@ def write_lora(path):
     safetensors.numpy.save_file(tensors, path)
 
 
-def test_applies_adapters_and_skips_layers(tmp_path):
+def test_applies_adapters_and_skips_layers(start_daemon, tmp_path):
     write_lora(tmp_path / "ink.safetensors")
-    daemon = Daemon(tmp_path, f"--lora_dirs={tmp_path}")
-    try:
-        with distorchd.Client(daemon.address) as client, client.load(DEMO) as base:
-            with base.apply_lora("ink.safetensors", 0.8) as inked:
-                assert inked.response.patched == 2 and "lora_unet_nowhere.lora_up.weight" in inked.response.unmatched_keys
-                assert inked.vae == base.vae and inked.model != base.model
-                pictures = [checkpoint.infer("a red circle", **SMALL).images[0].tobytes() for checkpoint in (base, inked)]
-                assert pictures[0] != pictures[1]
-                with inked.clip_skip(-2) as skipping:
-                    assert skipping.model == inked.model
-                    texts = [np.asarray(checkpoint.encode_text("a").cross_attention) for checkpoint in (base, inked, skipping)]
-                    assert not np.array_equal(texts[0], texts[1]) and not np.array_equal(texts[1], texts[2])
-            assert [model.handle for model in client.list_models()] == sorted([base.model, base.clip, base.vae])
-            with pytest.raises(distorchd.NotFoundError, match="paper.safetensors"):
-                base.apply_lora("paper.safetensors")
-    finally:
-        daemon.stop()
+    daemon = start_daemon(f"--lora_dirs={tmp_path}")
+    with distorchd.Client(daemon.address) as client, client.load(DEMO) as base:
+        with base.apply_lora("ink.safetensors", 0.8) as inked:
+            assert inked.response.patched == 2 and "lora_unet_nowhere.lora_up.weight" in inked.response.unmatched_keys
+            assert inked.vae == base.vae and inked.model != base.model
+            pictures = [checkpoint.infer("a red circle", **SMALL).images[0].tobytes() for checkpoint in (base, inked)]
+            assert pictures[0] != pictures[1]
+            with inked.clip_skip(-2) as skipping:
+                assert skipping.model == inked.model
+                texts = [np.asarray(checkpoint.encode_text("a").cross_attention) for checkpoint in (base, inked, skipping)]
+                assert not np.array_equal(texts[0], texts[1]) and not np.array_equal(texts[1], texts[2])
+        assert [model.handle for model in client.list_models()] == sorted([base.model, base.clip, base.vae])
+        with pytest.raises(distorchd.NotFoundError, match="paper.safetensors"):
+            base.apply_lora("paper.safetensors")
 
 
 def test_errors_are_the_servers(client):
