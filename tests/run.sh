@@ -26,7 +26,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 ALL_STAGES=(format shellcheck build ctest pytest asan tsan thread-safety fuzz)
 LOGS=$BUILD_DIR/test-logs
-USES_GRPC='^(server_(services|calls|calls_access|metrics|server)|client|ctl)_test$'
+USES_GRPC='^(server_(services|metrics|server)|client|ctl)_test$'
 CLANG=(-DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 -DDISTORCH_TORCH=OFF)
 
 stage_format() {
