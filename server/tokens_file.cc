@@ -137,7 +137,8 @@ absl::StatusOr<std::string> ReadTokensText(const std::string& path) {
   struct stat info;
   if (fstat(fd, &info) != 0) return failed();
   if (!S_ISREG(info.st_mode)) return Bad("auth_tokens_file: ", path, " is not a file");
-  std::string text(kMaxTokensFileBytes + 1, '\0');
+  // One more than there should be, so that too much is noticed.
+  std::string text(std::min(static_cast<std::size_t>(info.st_size), kMaxTokensFileBytes) + 1, '\0');
   std::size_t size = 0;
   while (size < text.size()) {
     const ssize_t got = read(fd, text.data() + size, text.size() - size);
