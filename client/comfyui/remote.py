@@ -108,8 +108,8 @@ class Server:
         for handle in handles:
             try:
                 self.client.unload(handle, timeout=_GOODBYE_SECONDS)
-            except (distorchd.NotFoundError, distorchd.FailedPreconditionError):
-                pass  # gone already, or somebody else computes with it
+            except (distorchd.NotFoundError, distorchd.FailedPreconditionError, distorchd.UnavailableError):
+                pass  # gone already, with its daemon perhaps; or somebody else computes with it
             except distorchd.DistorchdError as error:
                 logging.warning("distorchd %s: %s was not unloaded: %s", self.address, handle, error)
                 return

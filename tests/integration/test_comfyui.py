@@ -1,6 +1,9 @@
 """Our nodes in the real ComfyUI (COMFYUI_DIR): a workflow gives the same with a local checkpoint and with a daemon's."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -8,8 +11,10 @@ import pytest
 
 import comfyui_driver
 import distorchd
-from conftest import Daemon
+from conftest import ROOT, Daemon
 from test_python_client import write_lora
+
+pytestmark = pytest.mark.skipif(not comfyui_driver.COMFYUI, reason="COMFYUI_DIR is not set")
 
 DEMO = "shapes-sd1.safetensors"
 LOADER, SAMPLER = "CheckpointLoaderAdvancedDisTorch2MultiGPU_distorchd", "KSampler_distorchd"
@@ -20,10 +25,11 @@ RELATIVE = 1e-3  # of the largest magnitude
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loras")
-    write_lora(folder / "ink.safetensors")
-    running = Daemon(tmp_path_factory.mktemp("daemon"), f"--lora_dirs={folder}")
-    running.loras = folder
+    loras, checkpoints = tmp_path_factory.mktemp("loras"), tmp_path_factory.mktemp("checkpoints")
+    write_lora(loras / "ink.safetensors")
+    running = Daemon(tmp_path_factory.mktemp("daemon"), f"--lora_dirs={loras}",
+                     f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'},{checkpoints}")
+    running.loras, running.checkpoints = loras, checkpoints
     yield running
     running.stop()
 
@@ -176,6 +182,33 @@ def test_adapters(comfy, both, node):
         return inked
 
     assert difference(both(run)) < RELATIVE
+
+
+FAMILIES = ["sd1_inpaint", "sd2", "sd2_v", "sdxl", "sdxl_v", "sdxl_refiner", "sd3", "sd35", "flux", "flux_schnell"]
+KEYS = {"seed": "seed", "steps": "steps", "cfg": "cfg", "sampler": "sampler_name", "scheduler": "scheduler", "denoise": "denoise"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_samples_as_comfyui_did(comfy, daemon, family):
+    """Against latents that ComfyUI drew with these checkpoints (tests/golden)."""
+    import safetensors.torch
+    import torch
+    golden = ROOT / "tests" / "golden" / family
+    name = f"{family}.safetensors"
+    subprocess.run([sys.executable, golden.parent / "weights.py", golden / "manifest.json", daemon.checkpoints / name], check=True)
+    cases, expected = json.loads((golden / "cases.json").read_text()), safetensors.torch.load_file(golden / "expected.safetensors")
+    model, clip, vae = comfy.run(LOADER, ckpt_name=name, **FIELDS)
+    prompts = [text(comfy, clip, prompt["text"]) for prompt in cases["prompts"][:3]]
+    context = expected["cond.1"]
+    assert difference((context, prompts[1][0][0][..., :context.shape[2]])) < RELATIVE  # SD3's is padded with zeros
+    samples = {case["name"]: case for case in cases["sample"]}
+    for case in map(samples.get, ("euler.normal", "dpmpp_2m_sde.normal", "euler_ancestral.normal", "batch", "cfg1")):
+        for node in ("KSampler", SAMPLER):
+            drawn = comfy.run(node, model=model, positive=prompts[case["pos"]], negative=prompts[case["neg"]],
+                              latent_image={"samples": torch.zeros(case["shape"])}, **{KEYS[key]: case[key] for key in KEYS})
+            assert difference((expected[f"sample.{case['name']}"], drawn["samples"])) < RELATIVE, (node, case["name"])
+    assert difference((expected["vae.decoded"], comfy.run("VAEDecode", vae=vae, samples={"samples": expected["vae.latent"]}))) < RELATIVE
+    assert difference((expected["vae.encoded"], comfy.run("VAEEncode", vae=vae, pixels=expected["vae.image"])["samples"])) < RELATIVE
 
 
 def test_what_cannot_be_remote_says_so(comfy, remote, tmp_path):

@@ -17,6 +17,8 @@ import distorchd
 from conftest import ROOT, Daemon
 
 COMFYUI = os.environ.get("COMFYUI_DIR")
+pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR is not set")
+
 DEMO = "shapes-sd1.safetensors"
 PROMPT = {
     "load": {"class_type": "CheckpointLoaderAdvancedDisTorch2MultiGPU_distorchd", "inputs": {
@@ -81,8 +83,6 @@ class ComfyServer:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    if not COMFYUI:
-        pytest.skip("COMFYUI_DIR is not set")
     running = Daemon(tmp_path_factory.mktemp("daemon"))
     yield running
     running.stop()
