@@ -3,9 +3,13 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+import zipfile
 
 import pytest
 
@@ -13,17 +17,29 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
 
 
+def pytest_configure(config):
+    """Tests import the Python client as users have it: from its wheel."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="distorchd-client-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-build-isolation",
+                    "--no-deps", f"--wheel-dir={folder}", ROOT / "client" / "python"], check=True)
+    config.client_wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(config.client_wheel) as wheel:
+        wheel.extractall(folder / "site")
+    sys.path.insert(0, str(folder / "site"))
+
+
 class Daemon:
     ctl_program = BIN / "distorchctl"
 
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
         self.log = open(folder / "daemon.log", "w+")
         self.process = subprocess.Popen(
             [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
              f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
              "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
-            stdout=self.log, stderr=self.log)
+            stdout=self.log, stderr=self.log, env={**os.environ, **(env or {})})
         deadline = time.monotonic() + 60
         while not ports.exists():
             assert self.process.poll() is None, self.read_log()
@@ -57,10 +73,10 @@ def start_daemon(tmp_path):
     """Starts a daemon with further flags; as many as are asked for, all stopped at the end."""
     running = []
 
-    def start(*flags):
+    def start(*flags, **options):
         folder = tmp_path / f"daemon-{len(running)}"
         folder.mkdir()
-        running.append(Daemon(folder, *flags))
+        running.append(Daemon(folder, *flags, **options))
         return running[-1]
 
     yield start
