@@ -180,6 +180,33 @@ def test_the_daemon_runs_with_an_overlays_settings(overlay, start_daemon, tmp_pa
     assert daemon.stop() == 0
 
 
+def test_the_daemon_takes_the_secrets(start_daemon, tmp_path, monkeypatch):
+    """TLS and tokens as the components mount them: files of the names that Kubernetes gives them."""
+    container = daemon_container(with_components(tmp_path, "tls", "tokens"))
+    secrets = {mount["mountPath"]: tmp_path / mount["name"] for mount in container["volumeMounts"]
+               if mount["mountPath"].startswith("/etc/distorchd/")}
+    for variable, value in settings(container).items():
+        folder, _, name = value.rpartition("/")
+        monkeypatch.setenv(variable, str(secrets[folder] / name) if folder in secrets else value)
+    tls, tokens = (tmp_path / name for name in ("tls", "tokens"))
+    tls.mkdir(), tokens.mkdir()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=distorchd", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tls / "tls.key",
+                    "-out", tls / "tls.crt"], check=True, capture_output=True)
+    shutil.copy(tls / "tls.crt", tls / "ca.crt")
+    (tokens / "tokens.yaml").write_text("tokens: [{name: alice, role: admin, token: a-token-for-this-test-alone-0123456789}]\n")
+    (tmp_path / "token").write_text("a-token-for-this-test-alone-0123456789\n")
+
+    daemon = start_daemon()
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        path = container[probe]["httpGet"]["path"]
+        assert urllib.request.urlopen(f"http://127.0.0.1:{daemon.ports['metrics']}{path}", timeout=10).status == 200
+    client = [f"--tls_ca={tls / 'ca.crt'}", f"--tls_cert={tls / 'tls.crt'}", f"--tls_key={tls / 'tls.key'}"]
+    assert daemon.ctl(*client, f"--auth_token_file={tmp_path / 'token'}", "devices").returncode == 0
+    assert "UNAUTHENTICATED" in daemon.ctl(*client, "devices").stderr
+    assert "UNAVAILABLE" in daemon.ctl("--timeout=10", "devices").stderr
+
+
 def test_the_rules_become_objects_of_the_operator():
     script = ROOT / "deploy" / "prometheus" / "prometheus-rules.sh"
     objects = list(yaml.safe_load_all(subprocess.run(["bash", script], capture_output=True, text=True, check=True).stdout))
