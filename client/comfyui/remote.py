@@ -90,13 +90,17 @@ class Server:
         threading.Thread(target=self._let_go, args=(handle,), daemon=True).start()
 
     def _let_go(self, handle: str) -> None:
+        with self._lock:  # until it is unloaded: who wants it next must not find it half gone
+            if self.drop(handle):
+                self._unload([handle])
+
+    def drop(self, handle: str) -> bool:
+        """One user less; whether that was the last. The daemon is not told: it may have lost the handle by itself."""
         with self._lock:
-            left = self._users.get(handle, 0) - 1
+            left = self._users.pop(handle, 0) - 1
             if left > 0:
                 self._users[handle] = left
-                return
-            self._users.pop(handle, None)
-        self._unload([handle])
+            return left <= 0
 
     def unload_idle(self) -> None:
         """Frees what is held but not computing. Parts stay: they load again when they are used."""
@@ -219,8 +223,8 @@ class Part:
 
     def _forget(self) -> None:
         with self._lock:
-            if self._finalizer is not None:
-                self._finalizer()
+            if self._finalizer is not None and self._finalizer.detach():
+                self.server.drop(self._handle)
             self._handle, self._finalizer = "", None
         if self._parent is not None:
             self._parent._forget()
