@@ -19,6 +19,7 @@ import comfy.model_management
 import comfy.utils
 import distorchd
 from distorchd import distorch_pb2 as pb
+from distorchd.options import environment_token
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Server:
     @classmethod
     def get(cls, address: str, token: str = "") -> Server:
         address = address.strip() or os.environ.get("DISTORCHD_ADDRESS", "") or "127.0.0.1:50051"
-        token = token.strip() or os.environ.get("DISTORCHD_AUTH_TOKEN", "")
+        token = token.strip() or environment_token() or ""
         with cls._all_lock:
             if (address, token) not in cls._all:
                 cls._all[address, token] = cls(address, token)

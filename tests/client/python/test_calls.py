@@ -1,7 +1,6 @@
 """Deadlines, cancelling, retries and errors, against a server of the test's own."""
 
 import asyncio
-import subprocess
 import threading
 
 import grpc
@@ -249,16 +248,6 @@ def test_asyncio_retries_reports_and_cancels():
         asyncio.run(run(server.address))
         assert all(metadata["authorization"] == "Bearer t" for _, _, metadata in server.requests)
     assert cancelled.wait(10)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Paths of a certificate for 127.0.0.1 that is its own authority, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
-                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.mark.parametrize("asks_for_ours", [False, True])
