@@ -19,7 +19,7 @@ import comfy.model_management
 import comfy.utils
 import distorchd
 from distorchd import distorch_pb2 as pb
-from distorchd.options import environment_token
+from distorchd.options import DEFAULT_ADDRESS, environment_token
 
 T = TypeVar("T")
 
@@ -49,6 +49,10 @@ def interruptible() -> Iterator[distorchd.Canceller]:
         watcher.join()
 
 
+def default_address() -> str:
+    return os.environ.get("DISTORCHD_ADDRESS") or DEFAULT_ADDRESS
+
+
 class Server:
     """A daemon, once for each address and token. Counts who uses a handle: equal loads have equal handles."""
 
@@ -57,7 +61,7 @@ class Server:
 
     @classmethod
     def get(cls, address: str, token: str = "") -> Server:
-        address = address.strip() or os.environ.get("DISTORCHD_ADDRESS", "") or "127.0.0.1:50051"
+        address = address.strip() or default_address()
         token = token.strip() or environment_token() or ""
         with cls._all_lock:
             if (address, token) not in cls._all:

@@ -168,6 +168,12 @@ def test_lists_say_so_when_nobody_answers(ours, monkeypatch):
         load(ours)
 
 
+def test_lists_say_so_when_the_clients_certificate_is_not_there(ours, monkeypatch):
+    monkeypatch.setenv("DISTORCHD_TLS_CA", "/nowhere/ca.pem")
+    monkeypatch.setenv("DISTORCH_TOKEN", "another")  # another server, whose client is not made yet
+    assert "/nowhere/ca.pem" in ours.loader.CheckpointLoader.INPUT_TYPES()["required"]["ckpt_name"][0][0]
+
+
 def test_sends_the_fields_and_the_token(ours, daemon):
     load(ours, token="s3cret", unet_expert_mode_allocations="cuda:0,1gb", eject_models=False)
     method, request, metadata = daemon.requests[-1]
