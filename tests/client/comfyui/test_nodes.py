@@ -1,6 +1,7 @@
 """Our ComfyUI nodes against the recorded interfaces of ComfyUI, and a daemon of the test's own."""
 
 import gc
+import importlib.util
 import inspect
 import json
 import os
@@ -121,7 +122,8 @@ def evaluate(model, **inputs):
     return model._apply_model(stand_in.tensor(np.ones((2, 4, 2, 2))), stand_in.tensor([3.0, 3.0]), **given)
 
 
-@pytest.mark.skipif(not os.environ.get("COMFYUI_DIR"), reason="COMFYUI_DIR is not set")
+@pytest.mark.skipif(not os.environ.get("COMFYUI_DIR") or importlib.util.find_spec("torch") is None,
+                    reason="COMFYUI_DIR is not set, or this is no Python that runs ComfyUI")
 def test_the_record_is_of_this_comfyui():
     script = "import json, record_interfaces; print(json.dumps(record_interfaces.record()))"
     run = subprocess.run([sys.executable, "-c", script], cwd=record_interfaces.RECORD.parent, capture_output=True, text=True,
