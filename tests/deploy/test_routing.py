@@ -104,7 +104,9 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
     assert handles == {kind: second[kind] for kind in handles}
 
     any_daemon = daemons[0]
-    until(lambda: run(through(proxy, any_daemon, ROUTE, "devices")).returncode == 0, "an answer by way of the proxy")
+    # Envoy uses a replica from its first health check on.
+    until(lambda: run(through(proxy, any_daemon, "devices")).returncode == 0 and
+          all(calls_of(daemon, "ListDevices") > 0 for daemon in daemons), "answers of both by way of the proxy")
     before = [calls_of(daemon, "ListModels") for daemon in daemons]
     for _ in range(10):
         assert run(through(proxy, any_daemon, ROUTE, "models")).returncode == 0
