@@ -1,5 +1,5 @@
 # distorch_house(NAME [TORCH] SOURCES … DEPS …): the static library of one folder of lib/.
-#   TORCH  the house uses LibTorch; it then shares one precompiled header with the others.
+#   TORCH  the house uses LibTorch
 # distorch_test(NAME [TORCH] [GRPC] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
 #   GRPC    it makes gRPC calls: Debian's gRPC is not instrumented, so ThreadSanitizer cannot follow what crosses it, and
 #           a build with that sanitizer leaves the test out
@@ -7,14 +7,32 @@
 # distorch_fuzzer(NAME SOURCES … DEPS …): a libFuzzer target, built only with DISTORCH_FUZZ.
 # distorch_benchmark(NAME [TORCH] SOURCES … DEPS …): a Google Benchmark program, never run by ctest.
 # distorch_bench_program(NAME [TORCH] SOURCES … DEPS …): the same with a main of its own.
-function(distorch_use_torch target)
-  target_link_libraries(${target} PUBLIC distorch_torch)
-  if(NOT TARGET distorch_torch_pch)
-    add_library(distorch_torch_pch OBJECT ${CMAKE_SOURCE_DIR}/lib/base/torch_pch.cc)
-    target_link_libraries(distorch_torch_pch PRIVATE distorch_torch distorch_warnings)
-    target_precompile_headers(distorch_torch_pch PRIVATE <ATen/ATen.h>)
+# Parsing headers is most of what compiling costs. Targets of one kind share one precompiled header of what they include
+# most: plain ones, those that use LibTorch, and tests (in DISTORCH_TORCH's case, as the houses that they test).
+set(DISTORCH_PLAIN_HEADERS <algorithm> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span> <string>
+    <utility> <vector> [["absl/status/statusor.h"]] [["absl/strings/str_cat.h"]] [["absl/strings/str_join.h"]]
+    [["absl/synchronization/mutex.h"]])
+
+# distorch_precompiled(KIND): makes the target that KIND's precompiled header belongs to, once.
+function(distorch_precompiled kind)
+  if(TARGET distorch_pch_${kind})
+    return()
   endif()
-  target_precompile_headers(${target} REUSE_FROM distorch_torch_pch)
+  add_library(distorch_pch_${kind} OBJECT ${CMAKE_SOURCE_DIR}/lib/base/precompiled.cc)
+  target_link_libraries(distorch_pch_${kind} PRIVATE distorch_warnings absl::statusor absl::strings absl::synchronization)
+  target_precompile_headers(distorch_pch_${kind} PRIVATE ${DISTORCH_PLAIN_HEADERS})
+  if(kind STREQUAL "torch")
+    target_link_libraries(distorch_pch_torch PRIVATE distorch_torch)
+    target_precompile_headers(distorch_pch_torch PRIVATE <ATen/ATen.h>)
+  elseif(kind STREQUAL "test")
+    target_link_libraries(distorch_pch_test PRIVATE GTest::gtest GTest::gmock)
+    target_precompile_headers(distorch_pch_test PRIVATE <gtest/gtest.h> <gmock/gmock.h>)
+  endif()
+endfunction()
+
+function(distorch_precompile target kind)
+  distorch_precompiled(${kind})
+  target_precompile_headers(${target} REUSE_FROM distorch_pch_${kind})
   get_target_property(type ${target} TYPE)
   if(type STREQUAL EXECUTABLE)
     # The precompiled header was made with -fPIC, as the libraries are; under a program's -fPIE it would be refused.
@@ -23,12 +41,16 @@ function(distorch_use_torch target)
   endif()
 endfunction()
 
-function(distorch_configure target)
+# distorch_configure(TARGET KIND [TORCH] DEPS …): what all targets have in common. KIND: of header, where it is not LibTorch's.
+function(distorch_configure target kind)
   cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_DEPS} PRIVATE distorch_warnings)
   if(ARG_TORCH)
-    distorch_use_torch(${target})
+    target_link_libraries(${target} PUBLIC distorch_torch)
+    distorch_precompile(${target} torch)
+  else()
+    distorch_precompile(${target} ${kind})
   endif()
 endfunction()
 
@@ -38,7 +60,7 @@ function(distorch_house name)
     return()
   endif()
   add_library(${name} STATIC ${ARG_SOURCES})
-  distorch_configure(${name} ${ARGN})
+  distorch_configure(${name} plain ${ARGN})
 endfunction()
 
 function(distorch_test name)
@@ -47,8 +69,10 @@ function(distorch_test name)
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  distorch_configure(${name} ${ARGN})
+  distorch_configure(${name} test ${ARGN})
   target_link_libraries(${name} PRIVATE GTest::gtest_main GTest::gmock)
+  # Of std::string's own code, which the precompiled header makes GCC 12 see as the test's (its bug 105651).
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds -Wno-restrict>)
   target_compile_definitions(${name} PRIVATE DISTORCH_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   if(NOT ARG_SHARDS)
@@ -73,7 +97,7 @@ function(distorch_fuzzer name)
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  distorch_configure(${name} ${ARGN})
+  distorch_configure(${name} plain ${ARGN})
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
 endfunction()
@@ -91,6 +115,6 @@ function(distorch_bench_program name)
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  distorch_configure(${name} ${ARGN})
+  distorch_configure(${name} plain ${ARGN})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
 endfunction()

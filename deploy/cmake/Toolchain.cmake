@@ -18,6 +18,9 @@ if(MOLD_PROGRAM AND NOT DISTORCH_FUZZ)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# Everywhere, not only where a library asks for it: clang takes no precompiled header that was made otherwise.
+add_compile_options(-pthread)
+
 # Warnings are errors in our sources; third-party headers are included as SYSTEM.
 add_library(distorch_warnings INTERFACE)
 # GCC's -Wextra complains of members that a designated initializer leaves at their default, which is why one writes it.

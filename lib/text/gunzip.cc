@@ -16,17 +16,15 @@ absl::StatusOr<std::string> GunzipLines(std::string_view gz, int64_t count) {
   }
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(gz.data()));
   stream.avail_in = static_cast<uInt>(gz.size());
-  std::string text;
+  std::string text, piece(1 << 16, '\0');
   int code = Z_OK;
   for (int64_t lines = 0; code == Z_OK && lines < count;) {
-    constexpr size_t kStep = 1 << 16;
-    const size_t old_size = text.size();
-    text.resize(old_size + kStep);
-    stream.next_out = reinterpret_cast<Bytef*>(text.data() + old_size);
-    stream.avail_out = kStep;
+    stream.next_out = reinterpret_cast<Bytef*>(piece.data());
+    stream.avail_out = static_cast<uInt>(piece.size());
     code = inflate(&stream, Z_NO_FLUSH);
-    text.resize(text.size() - stream.avail_out);
-    lines += std::count(text.begin() + old_size, text.end(), '\n');
+    const std::string_view got(piece.data(), piece.size() - stream.avail_out);
+    lines += std::count(got.begin(), got.end(), '\n');
+    text += got;
   }
   inflateEnd(&stream);
   if (code != Z_OK && code != Z_STREAM_END) {
