@@ -24,6 +24,7 @@
 #include "server/call.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
+#include "server/open_inference_service.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -40,6 +41,7 @@ void SetServing(grpc::Server* server, bool serving) {
   health->SetServingStatus(serving);
   health->SetServingStatus(v1::ModelService::service_full_name(), serving);
   health->SetServingStatus(v1::InferenceService::service_full_name(), serving);
+  health->SetServingStatus(inference::GRPCInferenceService::service_full_name(), serving);
 }
 
 void Configure(const Options& options, grpc::ServerBuilder* builder) {
@@ -126,13 +128,15 @@ struct Server::Parts {
         monitor(metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
-        inference_service(core, &monitor) {}
+        inference_service(core, &monitor),
+        open_inference_service(core, &monitor, &pool) {}
 
   Metrics* const metrics;
   CallMonitor monitor;
   WorkerPool pool;
   ModelService model_service;
   InferenceService inference_service;
+  OpenInferenceService open_inference_service;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   int metrics_port = 0;
@@ -151,6 +155,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, Da
   builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &parts->port);
   builder.RegisterService(&parts->model_service);
   builder.RegisterService(&parts->inference_service);
+  builder.RegisterService(&parts->open_inference_service);
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || parts->port == 0) {
     return absl::UnavailableError(
