@@ -335,6 +335,7 @@ TEST(OpenInferenceModelsTest, ANameMeansWhatWasLoadedLast) {
   EXPECT_THAT(loads.Fields("a"), ElementsAre(Pair("vae_device", "cpu")));
   loads.Remove("a");
   EXPECT_THAT(loads.Fields("a"), IsEmpty());
+  model = OpenModelsOf(Infos("a", {"m1"})).at("a");
   model.ready.erase("clip");
   EXPECT_THAT(loads.Find("a", model).status().message(), HasSubstr("has no clip"));
 }
