@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -112,11 +113,14 @@ class PortFile {
     nlohmann::json ports = {{"grpc", server.port()}, {"metrics", nullptr}};
     if (server.metrics_port() != 0) ports["metrics"] = server.metrics_port();
     const std::string temporary = path_ + ".tmp";
-    std::ofstream(temporary) << ports.dump() << "\n";
-    if (std::rename(temporary.c_str(), path_.c_str()) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("port_file: cannot write ", path_));
-    }
-    return absl::OkStatus();
+    errno = 0;
+    std::ofstream file(temporary);
+    file << ports.dump() << "\n";
+    file.close();
+    if (file && std::rename(temporary.c_str(), path_.c_str()) == 0) return absl::OkStatus();
+    const int error = errno;
+    std::remove(temporary.c_str());
+    return absl::ErrnoToStatus(error, absl::StrCat("port_file: cannot write ", path_));
   }
 
  private:
