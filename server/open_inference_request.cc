@@ -103,32 +103,43 @@ absl::Status CheckCounts(const Given& given) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<OpenInfer::Item>> ToItems(const Given& given) {
-  std::vector<OpenInfer::Item> items(given.at("prompt").size());
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    v1::InferRequest item;
-    for (const std::string_view name : kOnePerPrompt) {
-      const auto it = given.find(std::string(name));
-      if (it == given.end()) continue;
-      const auto& elements = it->second;
-      RETURN_IF_ERROR(SetInferField(name, elements[std::min(i, elements.size() - 1)], &item));
-    }
-    items[i] = {item.prompt(), item.negative_prompt(), item.options().seed()};
-  }
-  return items;
-}
-
-absl::StatusOr<InferSpec> ToSharedSpec(const Given& given, const ModelHandles& handles) {
+// With the fields that `set` sets, checked. There, options stand beside the other fields.
+template <typename Set>
+absl::StatusOr<InferSpec> ToSpec(const ModelHandles& handles, const RequestLimits& limits,
+                                 Set set) {
   v1::InferRequest request;
   request.set_model(handles.model);
   request.set_clip(handles.clip);
   request.set_vae(handles.vae);
-  for (const auto& [name, elements] : given)
-    RETURN_IF_ERROR(SetInferField(name, elements.front(), &request));
-  absl::StatusOr<InferSpec> spec = ToInferSpec(request);
+  RETURN_IF_ERROR(set(&request));
+  absl::StatusOr<InferSpec> spec = ToInferSpec(request, limits);
   if (spec.ok()) return spec;
-  // Here these fields stand beside the others.
   return absl::Status(spec.status().code(), absl::StripPrefix(spec.status().message(), "options."));
+}
+
+absl::StatusOr<InferSpec> ToSharedSpec(const Given& given, const ModelHandles& handles,
+                                       const RequestLimits& limits) {
+  return ToSpec(handles, limits, [&](v1::InferRequest* request) -> absl::Status {
+    for (const auto& [name, elements] : given)
+      RETURN_IF_ERROR(SetInferField(name, elements.front(), request));
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<OpenInfer::Item> ToItem(const Given& given, std::size_t index,
+                                       const ModelHandles& handles, const RequestLimits& limits) {
+  const auto set = [&](v1::InferRequest* request) -> absl::Status {
+    for (const std::string_view name : kOnePerPrompt) {
+      const auto it = given.find(std::string(name));
+      if (it == given.end()) continue;
+      const auto& elements = it->second;
+      RETURN_IF_ERROR(SetInferField(name, elements[std::min(index, elements.size() - 1)], request));
+    }
+    return absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(InferSpec spec, ToSpec(handles, limits, set));
+  return OpenInfer::Item{std::move(spec.prompt), std::move(spec.negative_prompt),
+                         spec.options.seed};
 }
 
 absl::StatusOr<std::vector<std::string>> ToOutputs(const ModelInferRequest& in,
@@ -154,12 +165,12 @@ absl::StatusOr<std::vector<std::string>> ToOutputs(const ModelInferRequest& in,
   return names;
 }
 
-absl::Status CheckSize(const OpenInfer& infer) {
+absl::Status CheckSize(const OpenInfer& infer, const RequestLimits& limits) {
   const auto prompts = static_cast<int64_t>(infer.items.size());
   const int64_t images = prompts * infer.spec.batch_size;
-  if (images > kMaxImages)
+  if (images > limits.batch)
     return Bad("batch_size", infer.spec.batch_size, " for each of ", prompts, " prompts is ",
-               images, " images; allowed: up to ", kMaxImages);
+               images, " images; the server takes ", limits.batch, " (--max_batch)");
   const int64_t bytes = images * infer.spec.width * infer.spec.height * 3;
   if (infer.spec.outputs.pixels && bytes > kMaxPixelBytes)
     return Bad("image", "has ", bytes, " bytes; allowed: up to ", kMaxPixelBytes,
@@ -204,17 +215,21 @@ InferSpec OpenInfer::SpecOf(const Item& item) const {
   return out;
 }
 
-absl::StatusOr<OpenInfer> ToOpenInfer(const ModelInferRequest& in, const ModelHandles& handles) {
+absl::StatusOr<OpenInfer> ToOpenInfer(const ModelInferRequest& in, const ModelHandles& handles,
+                                      const RequestLimits& limits) {
   ASSIGN_OR_RETURN(const Given given, ReadInputs(in));
   RETURN_IF_ERROR(CheckCounts(given));
   OpenInfer out;
-  ASSIGN_OR_RETURN(out.spec, ToSharedSpec(given, handles));
-  ASSIGN_OR_RETURN(out.items, ToItems(given));
+  ASSIGN_OR_RETURN(out.spec, ToSharedSpec(given, handles, limits));
+  for (std::size_t i = 0; i < given.at("prompt").size(); ++i) {
+    ASSIGN_OR_RETURN(OpenInfer::Item item, ToItem(given, i, handles, limits));
+    out.items.push_back(std::move(item));
+  }
   ASSIGN_OR_RETURN(out.outputs, ToOutputs(in, given));
   out.spec.outputs = {.files = absl::c_linear_search(out.outputs, "image_file"),
                       .pixels = absl::c_linear_search(out.outputs, "image"),
                       .latent = absl::c_linear_search(out.outputs, "latent")};
-  RETURN_IF_ERROR(CheckSize(out));
+  RETURN_IF_ERROR(CheckSize(out, limits));
   return out;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
 #include "proto/open_inference.pb.h"
+#include "server/request_limits.h"
 
 namespace distorch {
 
@@ -34,7 +35,8 @@ struct OpenInfer {
   InferSpec SpecOf(const Item& item) const;
 };
 absl::StatusOr<OpenInfer> ToOpenInfer(const inference::ModelInferRequest& request,
-                                      const ModelHandles& handles);
+                                      const ModelHandles& handles,
+                                      const RequestLimits& limits = {});
 // The outputs asked for, of one result for each item.
 void ToProto(const OpenInfer& infer, std::span<InferResult> results,
              inference::ModelInferResponse* out);

@@ -4,13 +4,14 @@
 
 #include <map>
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
 #include "proto/open_inference.grpc.pb.h"
 #include "server/call.h"
+#include "server/methods.h"
 #include "server/open_inference_models.h"
+#include "server/request_limits.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -19,9 +20,10 @@ namespace distorch {
 // in the pool.
 class OpenInferenceService final : public inference::GRPCInferenceService::CallbackService {
  public:
-  // All three must outlive the service's calls.
-  OpenInferenceService(DaemonCore* core, CallMonitor* monitor, WorkerPool* pool)
-      : core_(core), monitor_(monitor), pool_(pool) {}
+  // The first three must outlive the service's calls.
+  OpenInferenceService(DaemonCore* core, CallMonitor* monitor, WorkerPool* pool,
+                       const RequestLimits& limits)
+      : core_(core), monitor_(monitor), pool_(pool), limits_(limits) {}
 
   grpc::ServerUnaryReactor* ServerLive(grpc::CallbackServerContext* context,
                                        const inference::ServerLiveRequest* request,
@@ -60,7 +62,7 @@ class OpenInferenceService final : public inference::GRPCInferenceService::Callb
  private:
   // Runs `work` (→ absl::Status, filling the response) in the pool as the whole of a unary call.
   template <typename Work>
-  grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, std::string_view method,
+  grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, MethodName method,
                                       Work work);
   std::map<std::string, OpenModel> Models() { return OpenModelsOf(core_->ListModels()); }
   // The family of a checkpoint, loaded or not; empty when it has none. NOT_FOUND for an unknown
@@ -72,6 +74,7 @@ class OpenInferenceService final : public inference::GRPCInferenceService::Callb
   DaemonCore* const core_;
   CallMonitor* const monitor_;
   WorkerPool* const pool_;
+  const RequestLimits limits_;
   OpenLoads loads_;
   OpenStatistics statistics_;
 };

@@ -1,8 +1,11 @@
-// Cooperative cancellation: one side asks, the other looks between steps.
+// Cooperative cancellation: one side asks, the other looks between steps. It goes with a request
+// wherever that goes, and so does the name of who made it.
 #ifndef LIB_BASE_CANCELLATION_H_
 #define LIB_BASE_CANCELLATION_H_
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -15,7 +18,8 @@ namespace distorch {
 // Thread-safe. The first call of Cancel wins; later ones change nothing.
 class CancelToken {
  public:
-  explicit CancelToken(absl::Time deadline = absl::InfiniteFuture()) : deadline_(deadline) {}
+  explicit CancelToken(absl::Time deadline = absl::InfiniteFuture(), std::string client = "")
+      : deadline_(deadline), client_(std::move(client)) {}
   CancelToken(const CancelToken&) = delete;
   CancelToken& operator=(const CancelToken&) = delete;
 
@@ -37,9 +41,13 @@ class CancelToken {
   }
 
   absl::Time deadline() const { return deadline_; }
+  // Who asks, for what is shared fairly or limited per client: the name of an access token, or else
+  // the address; empty for work of the process's own.
+  const std::string& client() const { return client_; }
 
  private:
   const absl::Time deadline_;
+  const std::string client_;
   mutable absl::Mutex mutex_;
   absl::Status reason_ ABSL_GUARDED_BY(mutex_);
 };

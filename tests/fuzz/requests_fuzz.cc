@@ -83,19 +83,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       Try<v1::LoadCheckpointRequest>(data, size, ToLoadSpec);
       break;
     case 1:
-      Try<v1::InferRequest>(data, size, ToInferSpec);
+      Try<v1::InferRequest>(data, size, [](const auto& in) { return ToInferSpec(in); });
       break;
     case 2:
-      Try<v1::SampleRequest>(data, size, ToSampleSpec);
+      Try<v1::SampleRequest>(data, size, [](const auto& in) { return ToSampleSpec(in); });
       break;
     case 3:
-      Try<v1::DenoiseRequest>(data, size, ToDenoiseSpec);
+      Try<v1::DenoiseRequest>(data, size, [](const auto& in) { return ToDenoiseSpec(in); });
       break;
     case 4:
-      Try<v1::DecodeLatentRequest>(data, size, ToDecodeLatentSpec);
+      Try<v1::DecodeLatentRequest>(data, size,
+                                   [](const auto& in) { return ToDecodeLatentSpec(in); });
       break;
     case 5:
-      Try<v1::EncodeImageRequest>(data, size, ToEncodeImageSpec);
+      Try<v1::EncodeImageRequest>(data, size, [](const auto& in) { return ToEncodeImageSpec(in); });
       break;
     case 6:
       Try<inference::ModelInferRequest>(data, size, [](const inference::ModelInferRequest& in) {

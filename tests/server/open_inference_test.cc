@@ -235,8 +235,18 @@ TEST(OpenInferenceRequestTest, NamesWhatIsWrong) {
 TEST(OpenInferenceRequestTest, BoundsTheImagesOfAllPrompts) {
   ModelInferRequest request = Prompts({"a", "b", "c"});
   (*request.mutable_parameters())["batch_size"].set_int64_param(32);
-  EXPECT_THAT(MessageOf(ToOpenInfer(request, kHandles)),
-              HasSubstr("batch_size: 32 for each of 3 prompts is 96 images; allowed: up to 64"));
+  EXPECT_THAT(
+      MessageOf(ToOpenInfer(request, kHandles)),
+      HasSubstr(
+          "batch_size: 32 for each of 3 prompts is 96 images; the server takes 64 (--max_batch)"));
+}
+
+TEST(OpenInferenceRequestTest, LimitsEachPrompt) {
+  RequestLimits limits;
+  limits.prompt_bytes = 3;
+  EXPECT_TRUE(ToOpenInfer(Prompts({"abc", "def"}), kHandles, limits).ok());
+  EXPECT_THAT(MessageOf(ToOpenInfer(Prompts({"abc", "defg"}), kHandles, limits)),
+              HasSubstr("prompt: has 4 bytes"));
 }
 
 TEST(OpenInferenceRequestTest, JoinsTheResultsOfAllPrompts) {
