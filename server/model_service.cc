@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "lib/base/status_macros.h"
+#include "server/load_log.h"
 #include "server/reactors.h"
 #include "server/translate.h"
 
@@ -37,35 +38,6 @@ class Throttle {
   std::string phase_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
-
-// `call` is a UnaryCall or a stream.
-template <typename CallPtr>
-void LogLoad(const CallPtr& call, const std::string& ckpt_name,
-             const absl::StatusOr<LoadResult>& result) {
-  if (!result.ok()) {
-    call->Log(Logger::Level::kWarning, "load failed",
-              {{"ckpt_name", ckpt_name}, {"error", std::string(result.status().message())}});
-    return;
-  }
-  double seconds = 0;
-  for (const auto& [phase, time] : result->phase_seconds) seconds += time;
-  int64_t bytes = 0;
-  for (const ComponentPlacement& component : result->placement) {
-    for (const DeviceBytes& device : component.devices) bytes += device.measured_bytes;
-  }
-  call->Log(Logger::Level::kInfo, "loaded",
-            {{"ckpt_name", ckpt_name},
-             {"family", result->family},
-             {"bytes", bytes},
-             {"seconds", seconds}});
-}
-
-void LogUnload(const UnaryCallPtr& call, const UnloadReceipt& receipt) {
-  int64_t bytes = 0;
-  for (const auto& [device, freed] : receipt.freed_bytes) bytes += freed;
-  call->Log(Logger::Level::kInfo, "unloaded",
-            {{"handles", int64_t{receipt.handles_closed}}, {"bytes", bytes}});
-}
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -26,6 +27,7 @@
 #include "server/http/operation_routes.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
+#include "server/open_inference_service.h"
 #include "server/systemd.h"
 #include "server/tls.h"
 #include "server/worker_pool.h"
@@ -46,6 +48,7 @@ void SetServing(grpc::Server* server, bool serving) {
   health->SetServingStatus(serving);
   health->SetServingStatus(v1::ModelService::service_full_name(), serving);
   health->SetServingStatus(v1::InferenceService::service_full_name(), serving);
+  health->SetServingStatus(inference::GRPCInferenceService::service_full_name(), serving);
 }
 
 std::shared_ptr<grpc::ServerCredentials> Credentials(const TlsFiles& files) {
@@ -130,11 +133,14 @@ class PortFile {
     nlohmann::json ports = {{"grpc", server.port()}, {"metrics", nullptr}};
     if (server.metrics_port() != 0) ports["metrics"] = server.metrics_port();
     const std::string temporary = path_ + ".tmp";
-    std::ofstream(temporary) << ports.dump() << "\n";
-    if (std::rename(temporary.c_str(), path_.c_str()) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("port_file: cannot write ", path_));
-    }
-    return absl::OkStatus();
+    errno = 0;
+    std::ofstream file(temporary);
+    file << ports.dump() << "\n";
+    file.close();
+    if (file && std::rename(temporary.c_str(), path_.c_str()) == 0) return absl::OkStatus();
+    const int error = errno;
+    std::remove(temporary.c_str());
+    return absl::ErrnoToStatus(error, absl::StrCat("port_file: cannot write ", path_));
   }
 
  private:
@@ -190,12 +196,14 @@ struct Server::Parts {
       : monitor(access, metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
-        inference_service(core, &monitor, options.limits) {}
+        inference_service(core, &monitor, options.limits),
+        open_inference_service(core, &monitor, &pool, options.limits) {}
 
   CallMonitor monitor;
   WorkerPool pool;
   ModelService model_service;
   InferenceService inference_service;
+  OpenInferenceService open_inference_service;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<HttpServer> http;
   int port = 0;
@@ -216,6 +224,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, Da
   builder.AddListeningPort(options.listen_address, Credentials(options.tls), &parts->port);
   builder.RegisterService(&parts->model_service);
   builder.RegisterService(&parts->inference_service);
+  builder.RegisterService(&parts->open_inference_service);
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || parts->port == 0) {
     return absl::UnavailableError(

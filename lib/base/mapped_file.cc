@@ -20,6 +20,10 @@ absl::Status OpenError(int error, const std::string& path) {
   return absl::ErrnoToStatus(error, message);
 }
 
+int64_t Modified(const struct stat& info) {
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
+
 }  // namespace
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
@@ -37,9 +41,10 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
     }
     return OpenError(error, path);
   }
-  MappedFile file(path, fd, nullptr, 0);
+  MappedFile file(path, fd);
   struct stat info;
   if (fstat(fd, &info) != 0) return OpenError(errno, path);
+  file.modified_ = Modified(info);
   if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(Quoted(path), " is not a regular file"));
   }
@@ -54,18 +59,19 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   return file;
 }
 
-MappedFile::MappedFile(std::string path, int fd, const std::byte* data, uint64_t size)
-    : path_(std::move(path)), fd_(fd), data_(data), size_(size) {}
+MappedFile::MappedFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
+      modified_(other.modified_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(fd_, other.fd_);
+  std::swap(modified_, other.modified_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
@@ -89,9 +95,16 @@ absl::Status MappedFile::ReadAt(uint64_t offset, std::span<std::byte> out) const
     inside = count > 0;
     done += static_cast<std::size_t>(count);
   }
-  if (inside) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(Quoted(path_), " ends before byte ", offset + out.size(),
-                                          "; it had ", size_, " bytes when it was opened"));
+  if (!inside) {
+    return absl::DataLossError(absl::StrCat(Quoted(path_), " ends before byte ",
+                                            offset + out.size(), "; it had ", size_,
+                                            " bytes when it was opened"));
+  }
+  // After the read: what was read before the file changed is whole.
+  struct stat now;
+  if (fstat(fd_, &now) == 0 && Modified(now) == modified_) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(Quoted(path_), " was written to since it was opened: load it again"));
 }
 
 }  // namespace distorch

@@ -32,15 +32,17 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
   // Reads exactly out.size() bytes at `offset` through the page cache (pread), without touching the
-  // mapping, so that the pages never count as this process's memory. DATA_LOSS when the file ends
-  // before (it was truncated since).
+  // mapping, so that the pages never count as this process's memory. DATA_LOSS when somebody
+  // truncated the file or wrote to it since it was opened. (One that was replaced or removed is
+  // read as it was.)
   absl::Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
 
  private:
-  MappedFile(std::string path, int fd, const std::byte* data, uint64_t size);
+  MappedFile(std::string path, int fd);
 
   std::string path_;
   int fd_ = -1;
+  int64_t modified_ = 0;  // nanoseconds since the epoch, when it was opened
   const std::byte* data_ = nullptr;
   uint64_t size_ = 0;
 };

@@ -6,6 +6,8 @@
 #include <new>
 #include <string>
 
+#include "lib/base/status_error.h"
+
 namespace distorch {
 namespace {
 
@@ -19,6 +21,8 @@ absl::Status RunTorch(absl::FunctionRef<absl::Status()> body) {
   c10::InferenceMode no_autograd;
   try {
     return body();
+  } catch (const StatusError& error) {
+    return error.status();
   } catch (const c10::OutOfMemoryError& error) {
     return absl::ResourceExhaustedError(FirstLine(error.what_without_backtrace()));
   } catch (const std::bad_alloc&) {

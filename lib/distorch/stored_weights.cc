@@ -4,6 +4,8 @@
 
 #include <chrono>
 
+#include "lib/base/status_error.h"
+
 namespace distorch {
 namespace {
 
@@ -39,7 +41,7 @@ void CopyAll(std::span<const at::Tensor> from, std::span<const at::Tensor> to, b
 
 void ReadOrThrow(const WeightSource& source, std::span<const at::Tensor> into) {
   const absl::Status status = source.Read(into);
-  TORCH_CHECK(status.ok(), std::string(status.message()));
+  if (!status.ok()) throw StatusError(status);
 }
 
 }  // namespace

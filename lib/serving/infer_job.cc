@@ -15,6 +15,7 @@
 #include "lib/pipeline/pixels.h"
 #include "lib/serving/sampling_request.h"
 #include "lib/serving/step_times.h"
+#include "lib/serving/tensor_convert.h"
 
 namespace distorch {
 namespace {
@@ -232,13 +233,24 @@ GenerationParameters InferJob::Parameters() const {
   return parameters;
 }
 
+void InferJob::AddPixels(const Image8& image) {
+  if (!pixels_) pixels_ = HostTensor{DType::kU8, {0, image.height, image.width, 3}, {}};
+  ++pixels_->shape[0];
+  pixels_->data.append(image.pixels.begin(), image.pixels.end());
+}
+
 absl::Status InferJob::Decode() {
+  if (spec_.outputs.latent) latent_out_ = FromTorch(latent_);
+  if (!spec_.outputs.files && !spec_.outputs.pixels) return absl::OkStatus();
   ASSIGN_OR_RETURN(const at::Tensor images,
                    pipeline::DecodeLatents(vae_->vae(), latent_, VaeOptions(), *cancel_));
   const ImageText text = GenerationText(Parameters());
   const ImageFormat format = *ImageFormatByName(spec_.image_format);  // checked with the fields
   for (int64_t i = 0; i < images.size(0); ++i) {
-    ASSIGN_OR_RETURN(std::string file, EncodeImage(pipeline::ToImage8(images[i]), format, text));
+    const Image8 image = pipeline::ToImage8(images[i]);
+    if (spec_.outputs.pixels) AddPixels(image);
+    if (!spec_.outputs.files) continue;
+    ASSIGN_OR_RETURN(std::string file, EncodeImage(image, format, text));
     png_.push_back(std::move(file));
   }
   return absl::OkStatus();

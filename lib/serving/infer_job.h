@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -49,8 +50,10 @@ class InferJob {
   absl::Status Decode();
 
   bool has_init_image() const { return !spec_.init_image.empty(); }
-  // After Decode: the pictures as files of the format asked for.
+  // After Decode: what InferSpec's outputs ask for.
   std::vector<std::string> TakePng() { return std::move(png_); }
+  std::optional<HostTensor> TakePixels() { return std::move(pixels_); }
+  std::optional<HostTensor> TakeLatent() { return std::move(latent_out_); }
   // After EncodePrompts: InferResult's.
   std::vector<std::string> warnings() const { return embeddings_.warnings(); }
   uint64_t seed() const { return spec_.options.seed; }
@@ -68,6 +71,7 @@ class InferJob {
   absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
   // What an editing model sees: the picture's latent.
   absl::Status ConditionOnPicture(const at::Tensor& latent);
+  void AddPixels(const Image8& image);
 
   const InferSpec spec_;
   const Pin model_, clip_, vae_;
@@ -79,6 +83,7 @@ class InferJob {
   pipeline::SampleInputs inputs_;
   at::Tensor latent_;
   std::vector<std::string> png_;
+  std::optional<HostTensor> pixels_, latent_out_;
 };
 
 }  // namespace distorch

@@ -105,6 +105,13 @@ struct EncodeImageSpec {
   int tile_size = 0;    // as DecodeLatentSpec's
 };
 
+// What an Infer is to give; without files and pixels nothing is decoded.
+struct InferOutputs {
+  bool files = true;
+  bool pixels = false;
+  bool latent = false;
+};
+
 struct InferSpec {
   std::string model, clip, vae;
   std::string prompt, negative_prompt;
@@ -115,9 +122,12 @@ struct InferSpec {
   int preview_every = 0;
   std::string image_format = "png";  // or "jpeg", "jpg", "webp"; empty: "png"
   int tile_size = 0;                 // as DecodeLatentSpec's
+  InferOutputs outputs = {};
 };
 struct InferResult {
-  std::vector<std::string> png;  // of any image_format; generation parameters embedded
+  std::vector<std::string> png;      // of any image_format; generation parameters embedded
+  std::optional<HostTensor> pixels;  // [N, H, W, 3] uint8, what the files hold
+  std::optional<HostTensor> latent;
   uint64_t seed = 0;
   std::map<std::string, double>
       phase_seconds;                  // "queue", "text", "sample", "decode", "encode", "png"

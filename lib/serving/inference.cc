@@ -330,6 +330,8 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
   phases.push_back({"decode", vae_device, [job = std::move(job), result] {
                       const absl::Status status = job->Decode();
                       result->png = job->TakePng();
+                      result->pixels = job->TakePixels();
+                      result->latent = job->TakeLatent();
                       result->warnings = job->warnings();
                       return status;
                     }});

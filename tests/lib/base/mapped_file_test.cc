@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -124,6 +125,31 @@ TEST(MappedFileTest, ReadAtSurvivesTruncation) {
   const absl::Status status = file.ReadAt(5'000, out);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("it had 10000 bytes when it was opened"));
+}
+
+TEST(MappedFileTest, ReadAtSaysThatTheFileWasWrittenTo) {
+  const TempFolder folder;
+  const std::string path = folder.Write("f", "hello");
+  const MappedFile file = OpenOk(path);
+  std::byte out[5];
+  ASSERT_TRUE(file.ReadAt(0, out).ok());
+  folder.Write("f", "HELLO");
+  // Whatever the resolution of the file system's clock.
+  std::filesystem::last_write_time(
+      path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
+  const absl::Status status = file.ReadAt(0, out);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("was written to since it was opened"));
+}
+
+TEST(MappedFileTest, AReplacedFileIsReadAsItWas) {
+  const TempFolder folder;
+  const std::string path = folder.Write("f", "hello");
+  const MappedFile file = OpenOk(path);
+  std::filesystem::rename(folder.Write("g", "other"), path);
+  std::string out(5, '\0');
+  ASSERT_TRUE(file.ReadAt(0, std::as_writable_bytes(std::span(out))).ok());
+  EXPECT_EQ(out, "hello");
 }
 
 TEST(MappedFileTest, ManyThreadsRead) {

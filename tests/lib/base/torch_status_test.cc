@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "lib/base/status_error.h"
+
 namespace distorch {
 namespace {
 
@@ -23,6 +25,11 @@ TEST(RunTorchTest, PassesTheBodysStatusOn) {
   EXPECT_TRUE(RunTorch([] { return absl::OkStatus(); }).ok());
   EXPECT_EQ(RunTorch([] { return absl::NotFoundError("no such"); }),
             absl::NotFoundError("no such"));
+}
+
+TEST(RunTorchTest, AThrownStatusIsReturned) {
+  EXPECT_EQ(Throwing(StatusError(absl::DataLossError("cut short"))),
+            absl::DataLossError("cut short"));
 }
 
 TEST(RunTorchTest, RunsWithoutAutograd) {
