@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -15,17 +16,30 @@ namespace distorch {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
-constexpr std::size_t kMaxRequestId = 128;
+constexpr char kClientIdKey[] = "x-client-id";
+constexpr std::size_t kMaxId = 128;
+
+// The client's metadata under `key`, where it is printable and not too long.
+std::optional<std::string> Given(const grpc::CallbackServerContext& context, const char* key) {
+  auto it = context.client_metadata().find(key);
+  if (it == context.client_metadata().end()) return std::nullopt;
+  const std::string_view given(it->second.data(), it->second.size());
+  if (given.empty() || given.size() > kMaxId ||
+      !std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
+    return std::nullopt;
+  }
+  return std::string(given);
+}
+
+// What the client calls itself, else its host: a peer is "ipv4:127.0.0.1:1234".
+std::string ClientName(const grpc::CallbackServerContext& context) {
+  if (auto given = Given(context, kClientIdKey)) return *std::move(given);
+  const std::string peer = context.peer();
+  return peer.substr(0, peer.rfind(':'));
+}
 
 std::string RequestId(const grpc::CallbackServerContext& context) {
-  auto it = context.client_metadata().find(kRequestIdKey);
-  if (it != context.client_metadata().end()) {
-    const std::string_view given(it->second.data(), it->second.size());
-    if (!given.empty() && given.size() <= kMaxRequestId &&
-        std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
-      return std::string(given);
-    }
-  }
+  if (auto given = Given(context, kRequestIdKey)) return *std::move(given);
   absl::BitGen random;
   return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
 }
@@ -80,6 +94,7 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::stri
     : monitor_(monitor),
       method_(method),
       peer_(context->peer()),
+      client_(ClientName(*context)),
       request_id_(RequestId(*context)),
       cancel_(std::make_shared<CancelToken>(Deadline(*context))),
       admission_(monitor->Begin(this)) {

@@ -63,6 +63,8 @@ class Call {
   const absl::Status& admission() const { return admission_; }
   // Carries the client's deadline; cancelled when the client goes away or the server ends.
   const CancelTokenPtr& cancel() const { return cancel_; }
+  // Who asks, for what is shared fairly between clients.
+  const std::string& client() const { return client_; }
   // The reactor's OnCancel: the client cancelled, went away, or its deadline passed.
   void ClientGone();
 
@@ -76,6 +78,7 @@ class Call {
   const std::string_view method_;
   const absl::Time start_ = absl::Now();
   const std::string peer_;
+  const std::string client_;
   const std::string request_id_;
   const CancelTokenPtr cancel_;
   const absl::Status admission_;

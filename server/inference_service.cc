@@ -29,6 +29,15 @@ std::function<void(const StepProgress&)> SendProgress(EventStreamPtr<Event> stre
   };
 }
 
+template <typename Event>
+std::function<void(const QueueProgress&)> SendQueueProgress(EventStreamPtr<Event> stream) {
+  return [stream = std::move(stream)](const QueueProgress& progress) {
+    Event event;
+    ToProto(progress, event.mutable_queue());
+    stream->Send(std::move(event), /*droppable=*/true);
+  };
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
@@ -37,6 +46,7 @@ grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
   return Stream::Run(monitor_, context, "Infer", [&](const std::shared_ptr<Stream>& stream) {
     absl::StatusOr<InferSpec> spec = ToInferSpec(*request);
     if (!spec.ok()) return stream->Finish(spec.status());
+    spec->turn.client = stream->client();
     InferCallbacks callbacks;
     callbacks.phase = [stream](std::string_view phase) {
       v1::InferEvent event;
@@ -44,6 +54,7 @@ grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
       stream->Send(std::move(event), /*droppable=*/false);
     };
     callbacks.progress = SendProgress<v1::InferEvent>(stream);
+    callbacks.queue = SendQueueProgress<v1::InferEvent>(stream);
     core_->Infer(*spec, stream->cancel(), std::move(callbacks),
                  [stream](absl::StatusOr<InferResult> result) {
                    if (result.ok()) {
@@ -62,6 +73,7 @@ grpc::ServerUnaryReactor* InferenceService::EncodeText(grpc::CallbackServerConte
   return UnaryCall::Run(monitor_, context, "EncodeText", [&](const UnaryCallPtr& call) {
     absl::StatusOr<EncodeTextSpec> spec = ToEncodeTextSpec(*request);
     if (!spec.ok()) return call->Finish(spec.status());
+    spec->turn.client = call->client();
     core_->EncodeText(*spec, call->cancel(), AnswerWith<EncodeTextResult>(call, response));
   });
 }
@@ -72,8 +84,10 @@ grpc::ServerWriteReactor<v1::SampleEvent>* InferenceService::Sample(
   return Stream::Run(monitor_, context, "Sample", [&](const std::shared_ptr<Stream>& stream) {
     absl::StatusOr<SampleSpec> spec = ToSampleSpec(*request);
     if (!spec.ok()) return stream->Finish(spec.status());
+    spec->turn.client = stream->client();
     InferCallbacks callbacks;
     callbacks.progress = SendProgress<v1::SampleEvent>(stream);
+    callbacks.queue = SendQueueProgress<v1::SampleEvent>(stream);
     core_->Sample(*spec, stream->cancel(), std::move(callbacks),
                   [stream](absl::StatusOr<HostTensor> latent) {
                     if (latent.ok()) {
@@ -92,6 +106,7 @@ grpc::ServerUnaryReactor* InferenceService::Denoise(grpc::CallbackServerContext*
   return UnaryCall::Run(monitor_, context, "Denoise", [&](const UnaryCallPtr& call) {
     absl::StatusOr<DenoiseSpec> spec = ToDenoiseSpec(*request);
     if (!spec.ok()) return call->Finish(spec.status());
+    spec->turn.client = call->client();
     core_->Denoise(*spec, call->cancel(), AnswerWith<HostTensor>(call, response));
   });
 }
@@ -102,6 +117,7 @@ grpc::ServerUnaryReactor* InferenceService::DecodeLatent(grpc::CallbackServerCon
   return UnaryCall::Run(monitor_, context, "DecodeLatent", [&](const UnaryCallPtr& call) {
     absl::StatusOr<DecodeLatentSpec> spec = ToDecodeLatentSpec(*request);
     if (!spec.ok()) return call->Finish(spec.status());
+    spec->turn.client = call->client();
     core_->DecodeLatent(*spec, call->cancel(), AnswerWith<DecodeLatentResult>(call, response));
   });
 }
@@ -112,6 +128,7 @@ grpc::ServerUnaryReactor* InferenceService::EncodeImage(grpc::CallbackServerCont
   return UnaryCall::Run(monitor_, context, "EncodeImage", [&](const UnaryCallPtr& call) {
     absl::StatusOr<EncodeImageSpec> spec = ToEncodeImageSpec(*request);
     if (!spec.ok()) return call->Finish(spec.status());
+    spec->turn.client = call->client();
     core_->EncodeImage(*spec, call->cancel(), AnswerWith<HostTensor>(call, response));
   });
 }

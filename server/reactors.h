@@ -10,6 +10,7 @@
 
 #include <deque>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -40,6 +41,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
+  const std::string& client() const { return call_.client(); }
   // The response is complete. From any thread.
   void Finish(const absl::Status& status) {
     grpc::ServerUnaryReactor::Finish(call_.Answer(status));
@@ -85,6 +87,7 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
+  const std::string& client() const { return call_.client(); }
 
   // Sends `event` when its turn comes. Ignored after Finish. From any thread; never blocks.
   void Send(Event event, bool droppable) ABSL_LOCKS_EXCLUDED(mutex_) {

@@ -20,6 +20,7 @@ constexpr int kMaxSteps = 10'000;
 constexpr double kMaxScale = 1000;  // of cfg and guidance
 constexpr int kMinImageSide = 16, kMaxImageSide = 8192, kMaxBatch = 64;
 constexpr int kMinTile = 64;
+constexpr int kMaxPriority = 10;
 constexpr std::string_view kImageFormats[] = {"png", "jpeg", "jpg", "webp"};
 constexpr const char* kWeightDtypes[] = {"default", "fp32",       "fp16",
                                          "bf16",    "fp8_e4m3fn", "fp8_e5m2"};
@@ -109,6 +110,11 @@ absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in)
   if (in.has_add_noise()) out.add_noise = in.add_noise();
   if (in.has_force_full_denoise()) out.force_full_denoise = in.force_full_denoise();
   return out;
+}
+
+absl::StatusOr<int> ToPriority(int value) {
+  RETURN_IF_ERROR(CheckInt("options.priority", value, -kMaxPriority, kMaxPriority));
+  return value;
 }
 
 absl::StatusOr<std::vector<double>> ToSigmas(const google::protobuf::RepeatedField<double>& in,
@@ -217,6 +223,7 @@ absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in) {
   RETURN_IF_ERROR(CheckHandle("model", in.model()));
   out.model = in.model();
   ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
+  ASSIGN_OR_RETURN(out.turn.priority, ToPriority(in.options().priority()));
   out.positive.id = in.positive_id();
   out.negative.id = in.negative_id();
   if (in.has_positive()) {
@@ -298,6 +305,7 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
   if (in.batch_size() != 0) out.batch_size = in.batch_size();
   RETURN_IF_ERROR(CheckInt("batch_size", out.batch_size, 1, kMaxBatch));
   ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
+  ASSIGN_OR_RETURN(out.turn.priority, ToPriority(in.options().priority()));
   out.init_image = in.init_image();
   out.mask_image = in.mask_image();
   if (out.init_image.empty() && !out.mask_image.empty()) {

@@ -94,6 +94,8 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
     return absl::InvalidArgumentError("--staging_mb, --pinned_mb: must be 0 (none) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+  if (options.max_queued_per_client < 0)
+    return absl::InvalidArgumentError("--max_queued_per_client: must be 0 (no limit) or more");
   const absl::StatusOr<Execution> execution = ParseExecution(options.execution);
   if (!execution.ok()) return Within("--execution", execution.status());
   ASSIGN_OR_RETURN(ExtraModelPaths folders, Folders(options));
@@ -137,7 +139,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       teams_(*devices_, options.parallel, &streamer_, &runner_, observer_),
       inference_(devices_->devices(), &registry_, &runner_,
                  {&embeddings_, &preview_decoders_, &teams_, observer_}),
-      runner_(devices_->devices(), options.queue_limit, observer_),
+      runner_(devices_->devices(), {options.queue_limit, options.max_queued_per_client}, observer_),
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),
       lease_thread_([this] { EndLeases(); }) {}

@@ -48,6 +48,11 @@ class InferJob {
   absl::Status Sample();
   absl::Status Decode();
 
+  const Pin& model() const { return model_; }
+  const Pin& clip() const { return clip_; }
+  const Pin& vae() const { return vae_; }
+  // As far as it is known before anything has run: of the sizes, and of the sampler.
+  const pipeline::SampleInputs& inputs() const { return inputs_; }
   bool has_init_image() const { return !spec_.init_image.empty(); }
   // After Decode: the pictures as files of the format asked for.
   std::vector<std::string> TakePng() { return std::move(png_); }

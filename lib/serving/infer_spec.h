@@ -34,9 +34,16 @@ struct ConditioningRef {
   std::optional<HostConditioning> value;
 };
 
+// Whose turn a request takes in the devices' queues (lib/serving/fair_queue.h).
+struct QueueTurn {
+  std::string client;  // as the server knows it; those without a name are one client
+  int priority = 0;    // -10 to 10; higher goes first
+};
+
 struct EncodeTextSpec {
   std::string clip;
   std::string text;
+  QueueTurn turn = {};
 };
 struct EncodeTextResult {
   std::string conditioning_id;
@@ -60,6 +67,12 @@ struct SamplingOptions {
   std::string parallel;  // "off", "auto" or devices (lib/serving/device_teams.h); empty: --parallel
 };
 
+// Where a request stands that waits for a device.
+struct QueueProgress {
+  int position = 0;    // 1: the next to run; more urgent requests may still come in before it
+  double seconds = 0;  // predicted until it runs, as far as is known; 0: nothing is
+};
+
 struct StepProgress {
   int step = 0;  // 1-based: steps finished
   int steps = 0;
@@ -76,6 +89,7 @@ struct SampleSpec {
   int preview_every = 0;
   std::vector<double> sigmas;
   std::optional<HostTensor> noise_mask;
+  QueueTurn turn = {};
 };
 
 // x and denoised are in the model's own (scaled) latent space. sigma: one a batch item, or one for
@@ -85,6 +99,7 @@ struct DenoiseSpec {
   HostTensor x;
   std::vector<double> sigma;
   HostConditioning conditioning;
+  QueueTurn turn = {};
 };
 
 struct DecodeLatentSpec {
@@ -92,6 +107,7 @@ struct DecodeLatentSpec {
   HostTensor latent;
   bool as_png = false;
   int tile_size = 0;  // pixels; 0: whole, and by tiles only when memory lacks
+  QueueTurn turn = {};
 };
 struct DecodeLatentResult {
   HostTensor images;             // when !as_png
@@ -103,6 +119,7 @@ struct EncodeImageSpec {
   std::optional<HostTensor> pixels;
   std::string encoded;  // PNG, JPEG or WebP bytes, when no pixels
   int tile_size = 0;    // as DecodeLatentSpec's
+  QueueTurn turn = {};
 };
 
 struct InferSpec {
@@ -115,6 +132,7 @@ struct InferSpec {
   int preview_every = 0;
   std::string image_format = "png";  // or "jpeg", "jpg", "webp"; empty: "png"
   int tile_size = 0;                 // as DecodeLatentSpec's
+  QueueTurn turn = {};
 };
 struct InferResult {
   std::vector<std::string> png;  // of any image_format; generation parameters embedded
