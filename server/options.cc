@@ -113,6 +113,16 @@ std::vector<Flag> Flags(Options* o) {
       {"max_queued_per_client", "N",
        "of these, a client's (who that is, the README says); 0: no limit of its own",
        Integer{&core->max_queued_per_client, 0, 1'000'000}},
+      {"evict", "WHAT",
+       "what makes room for a load that does not fit, beside its eject_models; lru: idle models "
+       "without a lease, those used least recently first; never: nothing",
+       Choice{&core->evict, {"lru", "never"}}},
+      {"state_dir", "DIR", "where handles are kept for the next start; empty: nowhere",
+       &core->state_dir},
+      {"restore", "WHEN",
+       "what becomes of the handles of the last start; lazy: what a request uses is loaded then; "
+       "eager: all are loaded from the start on; none: they are forgotten",
+       Choice{&core->restore, {"lazy", "eager", "none"}}},
       {"max_receive_mb", "N", "largest request accepted, in MiB",
        Integer{&o->max_receive_mb, 1, 2047}},
       {"drain_seconds", "S",

@@ -41,7 +41,14 @@ struct CoreOptions {
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
   int queue_limit = 64;  // requests waiting per device; more is RESOURCE_EXHAUSTED
   int max_queued_per_client = 0;  // the same of one client; 0: no limit of its own
-  int threads = 0;                // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
+  // Whether a load that does not fit, with what eject_models freed, closes idle handles without a
+  // lease, those used least recently first: "lru", or "never".
+  std::string evict = "lru";
+  std::string state_dir;  // where handles are kept for the next start; empty: nowhere
+  // What becomes of handles of the last start: "lazy": what a request uses is loaded then, "eager":
+  // all are loaded from the start on, "none": they are forgotten.
+  std::string restore = "lazy";
+  int threads = 0;  // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
 };
 
 template <typename T>
@@ -50,7 +57,8 @@ using Done = absl::AnyInvocable<void(absl::StatusOr<T>)>;
 // What the sampling calls tell while they run; called from a core thread, must not block.
 struct InferCallbacks {
   std::function<void(std::string_view phase)>
-      phase;  // "queue", "text", "sample", "decode"; may be empty
+      phase;  // "load" (of handles of the last start), "queue", "text", "sample", "decode"; may be
+              // empty
   // While it waits for a device, whenever its position has changed; may be empty.
   std::function<void(const QueueProgress& progress)> queue;
   std::function<void(const StepProgress& progress)> progress;  // may be empty

@@ -18,6 +18,7 @@
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/room_maker.h"
 
 namespace distorch {
 
@@ -26,11 +27,12 @@ struct InferServices {
   const ModelFolders* embeddings = nullptr;
   PreviewDecoders* preview_decoders = nullptr;
   const DeviceTeams* teams = nullptr;
+  const RoomMaker* room_maker = nullptr;
   Observer* observer = nullptr;
 };
 
-// Each method is one phase, to be run in order, one thread at a time; state passes between them in
-// the object.
+// Each method is one phase, to be run in order, one thread at a time, and again when it failed;
+// state passes between them in the object.
 class InferJob {
  public:
   // Checks every field; INVALID_ARGUMENT names it. The pins are those of the spec's handles.

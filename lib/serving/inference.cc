@@ -172,9 +172,10 @@ Phase Inference::NewPhase(std::string name, const Pin& pin, double units) const 
 absl::AnyInvocable<absl::Status()> Inference::Timed(const Phase& phase, const Pin& pin,
                                                     double units,
                                                     absl::AnyInvocable<absl::Status()> work) {
-  return [this, key = CostKey(phase, pin), units, work = std::move(work)]() mutable {
+  return [this, key = CostKey(phase, pin), units, device = phase.device,
+          work = std::move(work)]() mutable {
     const absl::Time start = absl::Now();
-    const absl::Status status = RunTorch([&] { return work(); });
+    const absl::Status status = services_.room_maker->RunWithRoom(device, work);
     if (status.ok()) costs_.Learn(key, units, absl::ToDoubleSeconds(absl::Now() - start));
     return status;
   };

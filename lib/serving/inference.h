@@ -47,7 +47,8 @@ class Inference {
   // A phase on the pinned component's device, without its work; the forecast is what `units` of the
   // same took.
   Phase NewPhase(std::string name, const Pin& pin, double units) const;
-  // `work` for a phase of NewPhase, which is learned from; LibTorch's errors become its status.
+  // `work` for a phase of NewPhase, which is learned from; LibTorch's errors become its status, but
+  // where memory lacks, room is made.
   absl::AnyInvocable<absl::Status()> Timed(const Phase& phase, const Pin& pin, double units,
                                            absl::AnyInvocable<absl::Status()> work);
   // A request of one phase: `work` on what is pinned. `forecast` is of phases that are not timed.
