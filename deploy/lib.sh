@@ -48,6 +48,25 @@ install_packages() {
   rm -f "$log"
 }
 
+# unpack_packages GROUP: prints a folder with what the packages of a group hold. Unpacked, not installed: Debian starts the
+# services of what is installed.
+unpack_packages() {
+  local packages folder
+  mapfile -t packages < <(sed -n "s/^$1 //p" deploy/packages.txt)
+  folder=$CACHE_DIR/unpacked-$(echo "${packages[@]}" | sha256sum | cut -c1-12)
+  if [ ! -e "$folder/.complete" ]; then
+    say "unpacking ${packages[*]} into $folder, once" >&2
+    rm -rf "$folder"
+    mkdir -p "$folder/deb"
+    (cd "$folder/deb" && { apt-get -q download "${packages[@]}" ||
+       { retry as_root apt-get -q update && retry apt-get -q download "${packages[@]}"; }; }) >&2 || return 1
+    find "$folder/deb" -name '*.deb' -exec dpkg-deb -x {} "$folder" \; || return 1
+    rm -r "$folder/deb"
+    touch "$folder/.complete"
+  fi
+  echo "$folder"
+}
+
 # The CUDA half of LibTorch is of use where there is a driver, and wanted where there is a toolkit.
 torch_variant() {
   case ${DISTORCH_TORCH_VARIANT:-auto} in

@@ -33,6 +33,10 @@ class CallMonitor {
   // Waits until no call is left; false when `deadline` came first.
   bool WaitUntilIdle(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void CancelAll(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool admitting() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return admitting_;
+  }
 
   Logger* logger() const { return logger_; }
 
@@ -45,7 +49,7 @@ class CallMonitor {
 
   Metrics* const metrics_;
   Logger* const logger_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   bool admitting_ ABSL_GUARDED_BY(mutex_) = true;
   std::unordered_set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
 };

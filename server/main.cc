@@ -42,6 +42,9 @@ class CoreObserver : public Observer {
   void PlanError(std::string_view family, double ratio) override {
     metrics_->PlanError(family, ratio);
   }
+  void PredictionError(std::string_view family, double ratio) override {
+    metrics_->PredictionError(family, ratio);
+  }
   void Warning(std::string_view message) override { logger_->Warning(message); }
 
  private:

@@ -1,19 +1,14 @@
 #include "server/metrics.h"
 
-#include <prometheus/collectable.h>
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
 
-#include <exception>
 #include <map>
 #include <utility>
 #include <vector>
-
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 
 namespace distorch {
 namespace {
@@ -148,41 +143,6 @@ struct Metrics::Families {
       prometheus::BuildGauge().Name(kPredictionError).Help(kPredictionErrorHelp).Register(registry);
 };
 
-// What one GET /metrics sees.
-class Metrics::Scrape : public prometheus::Collectable {
- public:
-  Scrape(const prometheus::Registry* registry, DaemonCore* core)
-      : registry_(registry), core_(core) {}
-
-  std::vector<MetricFamily> Collect() const override {
-    // The registry leaves out families without series; they are listed here, so that their names
-    // can be found.
-    std::map<std::string, MetricFamily> fed = {
-        {kRequests, CounterFamily(kRequests, kRequestsHelp)},
-        {kRequestSeconds, {kRequestSeconds, kRequestSecondsHelp, MetricType::Histogram, {}}},
-        {kPhaseSeconds, {kPhaseSeconds, kPhaseSecondsHelp, MetricType::Histogram, {}}},
-        {kPlanError, GaugeFamily(kPlanError, kPlanErrorHelp)},
-        {kPredictionError, GaugeFamily(kPredictionError, kPredictionErrorHelp)},
-    };
-    for (MetricFamily& family : registry_->Collect()) fed[family.name] = std::move(family);
-    std::vector<MetricFamily> result;
-    for (auto& [name, family] : fed) result.push_back(std::move(family));
-    AppendDevices(core_->ListDevices(), &result);
-    AppendModels(core_->ListModels(), &result);
-    AppendLinks(core_->Links(), &result);
-    return result;
-  }
-
- private:
-  const prometheus::Registry* registry_;
-  DaemonCore* core_;
-};
-
-struct Metrics::Http {
-  explicit Http(const std::string& address) : exposer(address) {}
-  prometheus::Exposer exposer;
-};
-
 Metrics::Metrics(const BuildInfo& build) : families_(std::make_unique<Families>()) {
   prometheus::BuildGauge()
       .Name("distorchd_build_info")
@@ -190,9 +150,16 @@ Metrics::Metrics(const BuildInfo& build) : families_(std::make_unique<Families>(
       .Register(families_->registry)
       .Add({{"version", build.version}, {"torch", build.torch}, {"cuda", build.cuda}})
       .Set(1);
+  // The name and the meaning are those of every Prometheus client library: a change is a restart.
+  prometheus::BuildGauge()
+      .Name("process_start_time_seconds")
+      .Help("When this program started, in seconds since the Unix epoch.")
+      .Register(families_->registry)
+      .Add({})
+      .SetToCurrentTime();
 }
 
-Metrics::~Metrics() { StopServing(); }
+Metrics::~Metrics() = default;
 
 void Metrics::PhaseDone(std::string_view phase, std::string_view family, double seconds) {
   families_->phase_seconds
@@ -215,22 +182,23 @@ void Metrics::RequestDone(std::string_view method, std::string_view code, double
       .Observe(seconds);
 }
 
-absl::StatusOr<int> Metrics::Serve(const std::string& address, DaemonCore* core) {
-  try {
-    http_ = std::make_unique<Http>(address);
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot serve metrics on ", address, " (", error.what(),
-                     "): is the port in use, or the address not this machine's?"));
-  }
-  scrape_ = std::make_shared<Scrape>(&families_->registry, core);
-  http_->exposer.RegisterCollectable(scrape_);
-  return http_->exposer.GetListeningPorts().front();
-}
-
-void Metrics::StopServing() {
-  http_.reset();
-  scrape_.reset();
+std::string Metrics::Scrape(DaemonCore* core) const {
+  // The registry leaves out families without series; they are listed here, so that their names can
+  // be found.
+  std::map<std::string, MetricFamily> fed = {
+      {kRequests, CounterFamily(kRequests, kRequestsHelp)},
+      {kRequestSeconds, {kRequestSeconds, kRequestSecondsHelp, MetricType::Histogram, {}}},
+      {kPhaseSeconds, {kPhaseSeconds, kPhaseSecondsHelp, MetricType::Histogram, {}}},
+      {kPlanError, GaugeFamily(kPlanError, kPlanErrorHelp)},
+      {kPredictionError, GaugeFamily(kPredictionError, kPredictionErrorHelp)},
+  };
+  for (MetricFamily& family : families_->registry.Collect()) fed[family.name] = std::move(family);
+  std::vector<MetricFamily> all;
+  for (auto& [name, family] : fed) all.push_back(std::move(family));
+  AppendDevices(core->ListDevices(), &all);
+  AppendModels(core->ListModels(), &all);
+  AppendLinks(core->Links(), &all);
+  return prometheus::TextSerializer().Serialize(all);
 }
 
 }  // namespace distorch

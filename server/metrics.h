@@ -6,7 +6,6 @@
 #include <string>
 #include <string_view>
 
-#include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/observer.h"
 
@@ -32,21 +31,13 @@ class Metrics : public Observer {
   // An RPC ended. `method` without its service: "Infer"; `code` as "OK", "NOT_FOUND".
   void RequestDone(std::string_view method, std::string_view code, double seconds);
 
-  // Starts to answer GET /metrics on `address` ("HOST:PORT"), with `core`'s gauges; returns the
-  // port it got. UNAVAILABLE when it cannot listen there. At most once; `core` must live until
-  // StopServing.
-  absl::StatusOr<int> Serve(const std::string& address, DaemonCore* core);
-  void StopServing();
+  // All of it in Prometheus's text format, with `core`'s gauges of this moment.
+  std::string Scrape(DaemonCore* core) const;
 
  private:
   struct Families;
-  class Scrape;
-  struct Http;
 
   std::unique_ptr<Families> families_;
-  // What is scraped, and the HTTP server, which holds only a weak pointer to it.
-  std::shared_ptr<Scrape> scrape_;
-  std::unique_ptr<Http> http_;
 };
 
 }  // namespace distorch

@@ -22,6 +22,8 @@
 #include "absl/time/clock.h"
 #include "lib/base/status_macros.h"
 #include "server/call.h"
+#include "server/http/http_server.h"
+#include "server/http/operation_routes.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
 #include "server/worker_pool.h"
@@ -54,6 +56,21 @@ void Configure(const Options& options, grpc::ServerBuilder* builder) {
   // Clients may do the same while a load or a step says nothing for long.
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const Options& options, DaemonCore* core,
+                                                      const Metrics* metrics,
+                                                      const CallMonitor* monitor) {
+  ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(options.metrics_address));
+  HttpServerOptions http;
+  http.host = address.host;
+  http.port = address.port;
+  http.routes = OperationRoutes([metrics, core] { return metrics->Scrape(core); },
+                                [monitor]() -> std::vector<std::string> {
+                                  if (monitor->admitting()) return {};
+                                  return {"draining: the server is shutting down"};
+                                });
+  return HttpServer::Start(std::move(http));
 }
 
 // gRPC's own messages, in the log's format. The hook is the process's, hence the global.
@@ -122,20 +139,18 @@ sigset_t ShutdownSignals() {
 // Destroyed from the last to the first: no call outlives the server, no task its pool.
 struct Server::Parts {
   Parts(DaemonCore* core, Metrics* metrics, Logger* logger)
-      : metrics(metrics),
-        monitor(metrics, logger),
+      : monitor(metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
         inference_service(core, &monitor) {}
 
-  Metrics* const metrics;
   CallMonitor monitor;
   WorkerPool pool;
   ModelService model_service;
   InferenceService inference_service;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<HttpServer> http;
   int port = 0;
-  int metrics_port = 0;
   bool drained = false;
 };
 
@@ -159,7 +174,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, Da
   }
   std::unique_ptr<Server> server(new Server(std::move(parts)));
   if (!options.metrics_address.empty()) {
-    ASSIGN_OR_RETURN(server->parts_->metrics_port, metrics->Serve(options.metrics_address, core));
+    ASSIGN_OR_RETURN(server->parts_->http,
+                     StartHttp(options, core, metrics, &server->parts_->monitor));
   }
   SetServing(server->parts_->server.get(), true);
   return server;
@@ -171,7 +187,7 @@ Server::~Server() {
 
 int Server::port() const { return parts_->port; }
 
-int Server::metrics_port() const { return parts_->metrics_port; }
+int Server::metrics_port() const { return parts_->http == nullptr ? 0 : parts_->http->port(); }
 
 void Server::Drain(absl::Duration patience) {
   parts_->drained = true;
@@ -182,7 +198,7 @@ void Server::Drain(absl::Duration patience) {
     parts_->monitor.WaitUntilIdle(absl::Now() + kCancelPatience);
   }
   parts_->server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
-  parts_->metrics->StopServing();
+  parts_->http.reset();
 }
 
 void BlockShutdownSignals() {

@@ -8,6 +8,8 @@
 
 #include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
@@ -40,6 +42,8 @@ constexpr char kServiceConfig[] = R"json({
 
 constexpr int kUnlimited = -1;
 
+using Metadata = std::vector<std::pair<std::string, std::string>>;
+
 // The codes of both libraries are the same numbers.
 absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
@@ -48,14 +52,12 @@ absl::Status FromGrpc(const grpc::Status& status) {
 // A call's context, set up from the options and tied to its canceller for as long as it lives.
 class Call {
  public:
-  Call(const CallOptions& options, const std::string& auth_token)
+  Call(const CallOptions& options, const Metadata& metadata)
       : registration_(options.canceller, &context_) {
     if (options.timeout != absl::InfiniteDuration()) {
       context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
     }
-    if (!auth_token.empty()) {
-      context_.AddMetadata("authorization", absl::StrCat("Bearer ", auth_token));
-    }
+    for (const auto& [key, value] : metadata) context_.AddMetadata(key, value);
   }
 
   grpc::ClientContext* context() { return &context_; }
@@ -71,8 +73,8 @@ using UnaryMethod = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&,
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> CallOnce(Stub& stub, UnaryMethod<Stub, Request, Response> method,
                                   const Request& request, const CallOptions& options,
-                                  const std::string& auth_token) {
-  Call call(options, auth_token);
+                                  const Metadata& metadata) {
+  Call call(options, metadata);
   Response response;
   grpc::Status status = (stub.*method)(call.context(), request, &response);
   if (!status.ok()) return FromGrpc(status);
@@ -104,6 +106,10 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
     return absl::InvalidArgumentError(
         absl::StrCat("address '", address, "': expected HOST:PORT, as 127.0.0.1:50051"));
   }
+  // gRPC fails every call whose metadata is not.
+  if (!absl::c_all_of(options.checkpoint, absl::ascii_isprint)) {
+    return absl::InvalidArgumentError("checkpoint: expected printable ASCII characters");
+  }
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.tls) {
     if (options.tls->cert.empty() != options.tls->key.empty()) {
@@ -119,37 +125,43 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
   arguments.SetMaxReceiveMessageSize(kUnlimited);
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  Metadata metadata;
+  if (!options.auth_token.empty()) {
+    metadata.emplace_back("authorization", absl::StrCat("Bearer ", options.auth_token));
+  }
+  if (!options.checkpoint.empty())
+    metadata.emplace_back("x-distorch-checkpoint", options.checkpoint);
   return std::unique_ptr<Client>(
-      new Client(grpc::CreateCustomChannel(address, credentials, arguments), options.auth_token));
+      new Client(grpc::CreateCustomChannel(address, credentials, arguments), std::move(metadata)));
 }
 
-Client::Client(std::shared_ptr<grpc::Channel> channel, std::string auth_token)
-    : auth_token_(std::move(auth_token)),
+Client::Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata)
+    : metadata_(std::move(metadata)),
       models_(v1::ModelService::NewStub(channel)),
       inference_(v1::InferenceService::NewStub(channel)) {}
 
 absl::StatusOr<v1::ListDevicesResponse> Client::ListDevices(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListDevices, {}, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::ListDevices, {}, call, metadata_);
 }
 
 absl::StatusOr<v1::ListCheckpointsResponse> Client::ListCheckpoints(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListCheckpoints, {}, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::ListCheckpoints, {}, call, metadata_);
 }
 
 absl::StatusOr<v1::PlanCheckpointResponse> Client::PlanCheckpoint(
     const v1::LoadCheckpointRequest& request, const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::PlanCheckpoint, request, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::PlanCheckpoint, request, call, metadata_);
 }
 
 absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpoint(
     const v1::LoadCheckpointRequest& request, const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::LoadCheckpoint, request, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::LoadCheckpoint, request, call, metadata_);
 }
 
 absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpointStream(
     const v1::LoadCheckpointRequest& request,
     absl::FunctionRef<void(const v1::LoadProgress&)> progress, const CallOptions& options) {
-  Call call(options, auth_token_);
+  Call call(options, metadata_);
   auto reader = models_->LoadCheckpointStream(call.context(), request);
   auto take = [&](v1::LoadCheckpointEvent& event) -> std::optional<v1::LoadCheckpointResponse> {
     if (event.has_done()) return std::move(*event.mutable_done());
@@ -162,31 +174,31 @@ absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpointStream(
 
 absl::StatusOr<v1::ApplyLoraResponse> Client::ApplyLora(const v1::ApplyLoraRequest& request,
                                                         const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ApplyLora, request, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::ApplyLora, request, call, metadata_);
 }
 
 absl::StatusOr<v1::SetClipSkipResponse> Client::SetClipSkip(const v1::SetClipSkipRequest& request,
                                                             const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::SetClipSkip, request, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::SetClipSkip, request, call, metadata_);
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListModels, {}, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::ListModels, {}, call, metadata_);
 }
 
 absl::StatusOr<v1::ListLinksResponse> Client::ListLinks(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListLinks, {}, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::ListLinks, {}, call, metadata_);
 }
 
 absl::StatusOr<v1::UnloadResponse> Client::Unload(const v1::UnloadRequest& request,
                                                   const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::Unload, request, call, auth_token_);
+  return CallOnce(*models_, &v1::ModelService::Stub::Unload, request, call, metadata_);
 }
 
 absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
                                               const SampleCallbacks& callbacks,
                                               const CallOptions& options) {
-  Call call(options, auth_token_);
+  Call call(options, metadata_);
   auto reader = inference_->Infer(call.context(), request);
   auto take = [&](v1::InferEvent& event) -> std::optional<v1::InferResult> {
     if (event.has_result()) return std::move(*event.mutable_result());
@@ -199,13 +211,13 @@ absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
 
 absl::StatusOr<v1::EncodeTextResponse> Client::EncodeText(const v1::EncodeTextRequest& request,
                                                           const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeText, request, call, auth_token_);
+  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeText, request, call, metadata_);
 }
 
 absl::StatusOr<v1::Tensor> Client::Sample(const v1::SampleRequest& request,
                                           const SampleCallbacks& callbacks,
                                           const CallOptions& options) {
-  Call call(options, auth_token_);
+  Call call(options, metadata_);
   auto reader = inference_->Sample(call.context(), request);
   auto take = [&](v1::SampleEvent& event) -> std::optional<v1::Tensor> {
     if (event.has_latent()) return std::move(*event.mutable_latent());
@@ -217,19 +229,17 @@ absl::StatusOr<v1::Tensor> Client::Sample(const v1::SampleRequest& request,
 
 absl::StatusOr<v1::DenoiseResponse> Client::Denoise(const v1::DenoiseRequest& request,
                                                     const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::Denoise, request, call, auth_token_);
+  return CallOnce(*inference_, &v1::InferenceService::Stub::Denoise, request, call, metadata_);
 }
 
 absl::StatusOr<v1::DecodeLatentResponse> Client::DecodeLatent(
     const v1::DecodeLatentRequest& request, const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::DecodeLatent, request, call,
-                  auth_token_);
+  return CallOnce(*inference_, &v1::InferenceService::Stub::DecodeLatent, request, call, metadata_);
 }
 
 absl::StatusOr<v1::EncodeImageResponse> Client::EncodeImage(const v1::EncodeImageRequest& request,
                                                             const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeImage, request, call,
-                  auth_token_);
+  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeImage, request, call, metadata_);
 }
 
 }  // namespace distorch::client

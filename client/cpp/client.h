@@ -15,6 +15,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -34,6 +36,9 @@ struct TlsOptions {
 struct ConnectOptions {
   std::optional<TlsOptions> tls;  // absent: plain text
   std::string auth_token;         // sent with each call as "authorization: Bearer …"; empty: none
+  // Sent with each call as "x-distorch-checkpoint", by which a proxy in front of several daemons
+  // sends calls that belong together to the same one; printable ASCII; empty: none.
+  std::string checkpoint;
 };
 
 struct CallOptions {
@@ -61,8 +66,8 @@ class Client {
  public:
   // `address` is HOST:PORT (or any target gRPC knows, as unix:PATH). HTTP proxies of the
   // environment are not used. Opens nothing yet: a daemon that cannot be reached is the first
-  // call's UNAVAILABLE. INVALID_ARGUMENT for an address without a port, or half a client
-  // certificate.
+  // call's UNAVAILABLE. INVALID_ARGUMENT for an address without a port, half a client
+  // certificate, or a checkpoint that cannot be sent.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
                                                          const ConnectOptions& options = {});
 
@@ -101,9 +106,11 @@ class Client {
                                                       const CallOptions& call = {});
 
  private:
-  Client(std::shared_ptr<grpc::Channel> channel, std::string auth_token);
+  using Metadata = std::vector<std::pair<std::string, std::string>>;
 
-  const std::string auth_token_;
+  Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata);
+
+  const Metadata metadata_;  // sent with each call
   const std::unique_ptr<v1::ModelService::Stub> models_;
   const std::unique_ptr<v1::InferenceService::Stub> inference_;
 };

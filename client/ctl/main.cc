@@ -22,8 +22,9 @@ constexpr char kFooter[] =
     "Exit status: 0 success, 1 the call failed, 2 wrong usage, 130 interrupted.\n"
     "Results go to standard output; progress and 'distorchctl: CODE: message' to standard "
     "error.\n\n"
-    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_AUTH_TOKEN (as the content of\n"
-    "--auth_token_file).\n\n"
+    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_ROUTE_CHECKPOINT, "
+    "DISTORCHD_AUTH_TOKEN\n"
+    "(as the content of --auth_token_file).\n\n"
     "Examples:\n"
     "  distorchctl devices\n"
     "  distorchctl load sd15.safetensors --unet_virtual_vram_gb=2\n"
@@ -50,6 +51,11 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
       ->type_name("FILE");
   app.add_option("--auth_token_file", flags.auth_token_file, "A file with the token to send")
       ->type_name("FILE");
+  app.add_option("--route_checkpoint", flags.route_checkpoint,
+                 "For a proxy in front of several daemons: send the call where the calls of this "
+                 "checkpoint go")
+      ->type_name("CKPT_NAME")
+      ->envname("DISTORCHD_ROUTE_CHECKPOINT");
   if (const char* token = std::getenv("DISTORCHD_AUTH_TOKEN")) flags.auth_token = token;
 }
 

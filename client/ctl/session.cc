@@ -14,6 +14,7 @@ namespace {
 absl::StatusOr<client::ConnectOptions> ReadOptions(const GlobalFlags& flags) {
   client::ConnectOptions options;
   options.auth_token = flags.auth_token;
+  options.checkpoint = flags.route_checkpoint;
   if (!flags.auth_token_file.empty()) {
     ASSIGN_OR_RETURN(std::string token, ReadFile(flags.auth_token_file));
     options.auth_token = absl::StripAsciiWhitespace(token);

@@ -23,6 +23,7 @@ struct GlobalFlags {
   bool tls = false;
   std::string tls_ca, tls_cert, tls_key;  // file names; any of them turns TLS on
   std::string auth_token_file;
+  std::string route_checkpoint;
   std::string auth_token;  // from the environment only: others can read a command line
 };
 

@@ -319,19 +319,33 @@ TEST_F(ClientTest, CancelledCancellerStopsLaterCallsAtOnce) {
   EXPECT_EQ(calls, 0);
 }
 
-TEST_F(ClientTest, SendsTheTokenWithEachCall) {
-  std::string authorization;
+TEST_F(ClientTest, SendsItsTokenAndItsCheckpointWithEachCall) {
+  std::string authorization, checkpoint;
   server_.models.onListDevices = [&](grpc::ServerContext* context, const auto&, auto*) {
-    auto found = context->client_metadata().find("authorization");
-    authorization = found == context->client_metadata().end()
-                        ? "none"
-                        : std::string(found->second.data(), found->second.size());
+    const auto& metadata = context->client_metadata();
+    for (auto [key, value] : {std::pair("authorization", &authorization),
+                              std::pair("x-distorch-checkpoint", &checkpoint)}) {
+      auto found = metadata.find(key);
+      *value = found == metadata.end() ? "none"
+                                       : std::string(found->second.data(), found->second.size());
+    }
     return grpc::Status::OK;
   };
   EXPECT_TRUE(client_->ListDevices().ok());
   EXPECT_EQ(authorization, "none");
-  EXPECT_TRUE(Connect({.tls = {}, .auth_token = "secret"})->ListDevices().ok());
+  EXPECT_EQ(checkpoint, "none");
+  ConnectOptions options;
+  options.auth_token = "secret";
+  options.checkpoint = "sdxl/a model.safetensors";
+  EXPECT_TRUE(Connect(options)->ListDevices().ok());
   EXPECT_EQ(authorization, "Bearer secret");
+  EXPECT_EQ(checkpoint, options.checkpoint);
+}
+
+TEST_F(ClientTest, RefusesACheckpointThatNoMetadataCanCarry) {
+  ConnectOptions options;
+  options.checkpoint = "modèle.safetensors";
+  EXPECT_TRUE(absl::IsInvalidArgument(Client::Connect("127.0.0.1:1", options).status()));
 }
 
 TEST_F(ClientTest, CallsOfManyThreadsShareOneClient) {

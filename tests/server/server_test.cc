@@ -16,11 +16,13 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "tests/server/http_get.h"
 #include "tests/server/server_fixture.h"
 
 namespace distorch {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kLong = absl::Seconds(60);
@@ -122,7 +124,10 @@ TEST_F(ServerTest, HealthKnowsEveryService) {
 }
 
 TEST_F(ServerTest, DrainLetsRunningCallsFinishAndRefusesNewOnes) {
-  StartServer();
+  Options options;
+  options.metrics_address = "127.0.0.1:0";
+  StartServer(options);
+  EXPECT_THAT(HttpGet(server->metrics_port(), "/readyz"), HasSubstr("200 OK"));
   grpc::Status running;
   std::thread client([&] { running = CallDenoise(); });
   started_.WaitForNotification();
@@ -141,6 +146,9 @@ TEST_F(ServerTest, DrainLetsRunningCallsFinishAndRefusesNewOnes) {
   grpc::ClientContext context;
   EXPECT_EQ(models->LoadCheckpointStream(&context, {})->Finish().error_code(),
             grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(HttpGet(server->metrics_port(), "/readyz"),
+              AllOf(HasSubstr("503 Service Unavailable"), HasSubstr("draining")));
+  EXPECT_THAT(HttpGet(server->metrics_port(), "/healthz"), HasSubstr("200 OK"));
   release_.Notify();
   client.join();
   drain.join();
@@ -185,7 +193,9 @@ TEST_F(ServerTest, AMetricsPortInUseIsAnErrorToo) {
   options.listen_address = "127.0.0.1:0";
   options.metrics_address = absl::StrCat("127.0.0.1:", server->metrics_port());
   Metrics other({"", "", ""});
-  EXPECT_TRUE(absl::IsUnavailable(Server::Start(options, &core, &other, &logger).status()));
+  const absl::Status status = Server::Start(options, &core, &other, &logger).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cannot serve HTTP on 127.0.0.1:"));
 }
 
 TEST_F(ServerTest, ServesFromStartToSignal) {

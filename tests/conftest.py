@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
 
 
@@ -52,7 +52,31 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(tmp_path):
-    running = Daemon(tmp_path)
-    yield running
-    running.stop()
+def start_daemon(tmp_path):
+    """Starts a daemon with further flags; as many as are asked for, all stopped at the end."""
+    running = []
+
+    def start(*flags):
+        folder = tmp_path / f"daemon-{len(running)}"
+        folder.mkdir()
+        running.append(Daemon(folder, *flags))
+        return running[-1]
+
+    yield start
+    for daemon in running:
+        daemon.stop()
+
+
+@pytest.fixture
+def daemon(start_daemon):
+    return start_daemon()
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """Where programs of Debian's packages are that are run here but not installed."""
+    unpack = "source deploy/lib.sh; unpack_packages run"
+    result = subprocess.run(["bash", "-euo", "pipefail", "-c", unpack], cwd=ROOT, check=True, capture_output=True, text=True)
+    root = pathlib.Path(result.stdout.strip())
+    return {name: root / folder / name
+            for folder, name in (("usr/bin", "prometheus"), ("usr/bin", "promtool"), ("usr/sbin", "nginx"))}
