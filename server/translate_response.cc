@@ -32,6 +32,18 @@ void Write(const Placement& in, v1::Placement* out) {
   }
 }
 
+void Write(const DenoiserInfo& in, v1::DenoiserInfo* out) {
+  out->set_flow(in.flow);
+  out->set_sigma_min(in.sigma_min);
+  out->set_sigma_max(in.sigma_max);
+  out->set_latent_channels(static_cast<int32_t>(in.latent_channels));
+  out->set_latent_scale(in.latent_scale);
+  out->mutable_latent_mean()->Assign(in.latent_mean.begin(), in.latent_mean.end());
+  out->mutable_latent_deviation()->Assign(in.latent_deviation.begin(), in.latent_deviation.end());
+  out->set_concat_channels(static_cast<int32_t>(in.concat_channels));
+  out->set_concat_in_model_space(in.concat_in_model_space);
+}
+
 void Write(HostConditioning in, v1::Conditioning* out) {
   ToProto(std::move(in.cross_attention), out->mutable_cross_attention());
   if (in.pooled.has_value()) ToProto(*std::move(in.pooled), out->mutable_pooled());
@@ -132,6 +144,7 @@ void ToProto(const LoadResult& result, v1::LoadCheckpointResponse* out) {
   Write(result.placement, out->mutable_placement());
   if (result.predicted_step_seconds > 0)
     out->set_predicted_seconds_per_step(result.predicted_step_seconds);
+  if (result.denoiser.has_value()) Write(*result.denoiser, out->mutable_denoiser());
   out->mutable_phase_seconds()->insert(result.phase_seconds.begin(), result.phase_seconds.end());
 }
 

@@ -3,14 +3,30 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+import zipfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
+
+
+def pytest_configure(config):
+    """Tests import the Python client as users have it: from its wheel."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="distorchd-client-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-build-isolation",
+                    "--no-deps", f"--wheel-dir={folder}", ROOT / "client" / "python"], check=True)
+    config.client_wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(config.client_wheel) as wheel:
+        wheel.extractall(folder / "site")
+    sys.path.insert(0, str(folder / "site"))
 
 
 class Daemon:

@@ -72,11 +72,23 @@ struct LoadProgress {
   int64_t bytes_total = 0;
 };
 
+// What a client has to know that runs a sampler of its own over Denoise. Latents as LatentFormat's.
+struct DenoiserInfo {
+  bool flow = false;
+  double sigma_min = 0, sigma_max = 0;
+  int64_t latent_channels = 0;
+  double latent_scale = 1;
+  std::vector<float> latent_mean, latent_deviation;
+  int64_t concat_channels = 0;
+  bool concat_in_model_space = false;
+};
+
 struct LoadResult {
   std::string model, clip, vae;  // handles; empty for a component that the file lacks
   std::string family;
   Placement placement;
-  double predicted_step_seconds = 0;  // as CheckpointPlan's
+  double predicted_step_seconds = 0;     // as CheckpointPlan's
+  std::optional<DenoiserInfo> denoiser;  // absent without a model
   std::map<std::string, double> phase_seconds;
 };
 

@@ -104,6 +104,19 @@ absl::Status KeepRoots(const std::vector<StoredHandle>& stored, LoadPlan* plan,
   return absl::OkStatus();
 }
 
+DenoiserInfo InfoOf(const models::DiffusionModel& model) {
+  const models::LatentFormat& format = model.latent_format();
+  return {.flow = model.sampling().is_flow(),
+          .sigma_min = model.sampling().sigma_min(),
+          .sigma_max = model.sampling().sigma_max(),
+          .latent_channels = format.channels,
+          .latent_scale = format.scale,
+          .latent_mean = format.mean,
+          .latent_deviation = format.deviation,
+          .concat_channels = model.concat_channels(),
+          .concat_in_model_space = model.edits_in_model_space()};
+}
+
 }  // namespace
 
 // Times the phases of one load and tells them on.
@@ -304,6 +317,7 @@ absl::StatusOr<LoadResult> Loader::LoadFile(const LoadSpec& spec,
       return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
     result.placement.push_back(component->placement);
     result.predicted_step_seconds += component->predicted_step_seconds;
+    if (component->kind == ComponentKind::kModel) result.denoiser = InfoOf(component->model());
   }
   timer.Observe(result.family);
   result.phase_seconds = timer.seconds();

@@ -360,8 +360,12 @@ TEST(TranslateResponseTest, PlacementIsWhole) {
                        {{"b.0", "cpu", 20}},
                        "cpu,4gb"}};
   result.phase_seconds = {{"weights", 1.5}};
+  result.denoiser = DenoiserInfo{.flow = true, .sigma_max = 2.5, .latent_mean = {0.5f, 0.25f}};
   v1::LoadCheckpointResponse response;
   ToProto(result, &response);
+  EXPECT_TRUE(response.denoiser().flow());
+  EXPECT_EQ(response.denoiser().sigma_max(), 2.5);
+  EXPECT_EQ(response.denoiser().latent_mean(1), 0.25f);
   const v1::ComponentPlacement& unet = response.placement().components(0);
   EXPECT_EQ(unet.component(), "unet");
   EXPECT_EQ(unet.compute_device(), "cuda:0");
