@@ -1,14 +1,16 @@
 #include "server/call.h"
 
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <memory>
-#include <optional>
 #include <utility>
 
-#include "absl/random/random.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "server/status.h"
 
@@ -17,31 +19,36 @@ namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
 constexpr char kClientIdKey[] = "x-client-id";
-constexpr std::size_t kMaxId = 128;
+constexpr char kTraceparentKey[] = "traceparent";
+constexpr char kAuthorizationKey[] = "authorization";
 
-// The client's metadata under `key`, where it is printable and not too long.
-std::optional<std::string> Given(const grpc::CallbackServerContext& context, const char* key) {
-  auto it = context.client_metadata().find(key);
-  if (it == context.client_metadata().end()) return std::nullopt;
-  const std::string_view given(it->second.data(), it->second.size());
-  if (given.empty() || given.size() > kMaxId ||
-      !std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
-    return std::nullopt;
+// What the client sent under `key`; empty when it sent nothing or (as what is meant is open) twice.
+std::string_view Metadata(const grpc::CallbackServerContext& context, const char* key) {
+  const auto [first, last] = context.client_metadata().equal_range(key);
+  if (first == last || std::next(first) != last) return "";
+  return {first->second.data(), first->second.size()};
+}
+
+// Of "ipv4:10.0.0.7:51234", "ipv6:%5B::1%5D:51234" or "unix:": all but the port, which a client has
+// another of with each connection.
+std::string Address(const std::string& peer) {
+  return peer.substr(0, absl::StartsWith(peer, "ip") ? peer.rfind(':') : peer.npos);
+}
+
+// The token's name, or that in the client's certificate, or where nobody has to say who he is what
+// the client calls itself, or its address.
+std::string ClientName(const absl::StatusOr<Principal>& principal,
+                       const grpc::CallbackServerContext& context) {
+  if (principal.ok() && !principal->name.empty()) return principal->name;
+  const auto names = context.auth_context()->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+  if (!names.empty()) return std::string(names.front().data(), names.front().size());
+  const std::string_view given = Metadata(context, kClientIdKey);
+  constexpr std::size_t kLongest = 128;
+  if (!given.empty() && given.size() <= kLongest &&
+      std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
+    return std::string(given);
   }
-  return std::string(given);
-}
-
-// What the client calls itself, else its host: a peer is "ipv4:127.0.0.1:1234".
-std::string ClientName(const grpc::CallbackServerContext& context) {
-  if (auto given = Given(context, kClientIdKey)) return *std::move(given);
-  const std::string peer = context.peer();
-  return peer.substr(0, peer.rfind(':'));
-}
-
-std::string RequestId(const grpc::CallbackServerContext& context) {
-  if (auto given = Given(context, kRequestIdKey)) return *std::move(given);
-  absl::BitGen random;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+  return Address(context.peer());
 }
 
 absl::Time Deadline(const grpc::CallbackServerContext& context) {
@@ -50,13 +57,17 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
                                                                   : absl::FromChrono(deadline);
 }
 
-// The server's own faults are errors of the log; what clients ask wrongly is not.
+// The server's own faults are errors of the log; what clients ask wrongly is not, but who is kept
+// out may be worth a look.
 Logger::Level LevelOf(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kDataLoss:
       return Logger::Level::kError;
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return Logger::Level::kWarning;
     default:
       return Logger::Level::kInfo;
   }
@@ -79,9 +90,10 @@ void CallMonitor::CancelAll(const absl::Status& reason) {
   for (Call* call : calls_) call->cancel()->Cancel(reason);
 }
 
-absl::Status CallMonitor::Begin(Call* call) {
+absl::Status CallMonitor::Begin(Call* call, const absl::Status& access) {
   absl::MutexLock lock(&mutex_);
   calls_.insert(call);
+  if (!access.ok()) return access;
   return admitting_ ? absl::OkStatus() : absl::UnavailableError("the server is shutting down");
 }
 
@@ -90,15 +102,17 @@ void CallMonitor::End(Call* call) {
   calls_.erase(call);
 }
 
-Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
     : monitor_(monitor),
       method_(method),
       peer_(context->peer()),
-      client_(ClientName(*context)),
-      request_id_(RequestId(*context)),
-      cancel_(std::make_shared<CancelToken>(Deadline(*context))),
-      admission_(monitor->Begin(this)) {
-  context->AddInitialMetadata(kRequestIdKey, request_id_);
+      ids_(MakeRequestIds(Metadata(*context, kRequestIdKey), Metadata(*context, kTraceparentKey))),
+      principal_(monitor->access_->Admit(Metadata(*context, kAuthorizationKey), method.full())),
+      cancel_(std::make_shared<CancelToken>(Deadline(*context), ClientName(principal_, *context))),
+      admission_(monitor->Begin(this, principal_.status())) {
+  context->AddInitialMetadata(kRequestIdKey, ids_.request_id);
+  context->AddTrailingMetadata(kRequestIdKey, ids_.request_id);
+  context->AddTrailingMetadata(kTraceparentKey, ids_.traceparent);
 }
 
 void Call::ClientGone() {
@@ -112,19 +126,24 @@ void Call::ClientGone() {
                           : absl::CancelledError("the client cancelled the call or went away"));
 }
 
+void Call::Log(Logger::Level level, std::string_view message, LogFields fields) const {
+  fields.insert(fields.end(), {{"request_id", ids_.request_id},
+                               {"trace_id", std::string(ids_.trace_id())},
+                               {"client", cancel_->client()},
+                               {"peer", peer_}});
+  monitor_->logger_->Log(level, message, fields);
+}
+
 grpc::Status Call::Answer(const absl::Status& status) {
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
   const std::string code = CodeName(status);
-  monitor_->metrics_->RequestDone(method_, code, seconds);
-  LogFields fields = {{"method", std::string(method_)},
-                      {"code", code},
-                      {"seconds", seconds},
-                      {"request_id", request_id_},
-                      {"peer", peer_}};
+  monitor_->metrics_->RequestDone(method_.brief(), code, seconds);
+  LogFields fields = {
+      {"method", std::string(method_.brief())}, {"code", code}, {"seconds", seconds}};
   // What is wrong with an argument may quote it, and prompts are arguments.
   if (!status.ok() && !absl::IsInvalidArgument(status))
     fields.emplace_back("error", std::string(status.message()));
-  monitor_->logger_->Log(LevelOf(status.code()), "request", fields);
+  Log(LevelOf(status.code()), "request", std::move(fields));
   return ToGrpcStatus(status);
 }
 

@@ -1,5 +1,5 @@
-// One RPC as the server sees it, whatever its method: who asks, how it is cancelled, and what is
-// told when it ends.
+// One RPC as the server sees it, whatever its method: who asks and whether he may, how it is
+// cancelled, and what is told when it ends.
 #ifndef SERVER_CALL_H_
 #define SERVER_CALL_H_
 
@@ -11,20 +11,25 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "lib/base/cancellation.h"
+#include "server/access.h"
 #include "server/logging.h"
+#include "server/methods.h"
 #include "server/metrics.h"
+#include "server/request_ids.h"
 
 namespace distorch {
 
 class Call;
 
-// The calls in flight. Thread-safe; outlives its calls.
+// The calls in flight. Thread-safe; outlives its calls, and what it is given outlives it.
 class CallMonitor {
  public:
-  CallMonitor(Metrics* metrics, Logger* logger) : metrics_(metrics), logger_(logger) {}
+  CallMonitor(const Access* access, Metrics* metrics, Logger* logger)
+      : access_(access), metrics_(metrics), logger_(logger) {}
   CallMonitor(const CallMonitor&) = delete;
   CallMonitor& operator=(const CallMonitor&) = delete;
 
@@ -38,15 +43,14 @@ class CallMonitor {
     return admitting_;
   }
 
-  Logger* logger() const { return logger_; }
-
  private:
   friend class Call;
-  // The refusal, or OK when the call was admitted and must End.
-  absl::Status Begin(Call* call) ABSL_LOCKS_EXCLUDED(mutex_);
+  // `access`, or UNAVAILABLE when no calls are admitted. The call must End in either case.
+  absl::Status Begin(Call* call, const absl::Status& access) ABSL_LOCKS_EXCLUDED(mutex_);
   void End(Call* call) ABSL_LOCKS_EXCLUDED(mutex_);
   bool Idle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return calls_.empty(); }
 
+  const Access* const access_;
   Metrics* const metrics_;
   Logger* const logger_;
   mutable absl::Mutex mutex_;
@@ -57,21 +61,20 @@ class CallMonitor {
 // Lives in the call's reactor. Thread-safe but for its constructor and End.
 class Call {
  public:
-  // Echoes the client's x-request-id metadata, or one made up, in the initial metadata. `method`
-  // must be a literal.
-  Call(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method);
+  // The request's ids go into the trailing metadata (x-request-id also into the initial one).
+  Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method);
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  // Not OK when the call is refused at once (while the server drains).
+  // Not OK when the call is refused at once: its token does not allow it, or the server drains.
   const absl::Status& admission() const { return admission_; }
-  // Carries the client's deadline; cancelled when the client goes away or the server ends.
+  // Carries the client's deadline and name; cancelled when the client goes away or the server ends.
   const CancelTokenPtr& cancel() const { return cancel_; }
-  // Who asks, for what is shared fairly between clients.
-  const std::string& client() const { return client_; }
   // The reactor's OnCancel: the client cancelled, went away, or its deadline passed.
   void ClientGone();
 
+  // A line of the log that is found by the request's ids. From any thread.
+  void Log(Logger::Level level, std::string_view message, LogFields fields) const;
   // Tells log and metrics what is about to be answered, once, and translates it.
   grpc::Status Answer(const absl::Status& status);
   // The reactor's OnDone: nothing of the call is left.
@@ -79,11 +82,11 @@ class Call {
 
  private:
   CallMonitor* const monitor_;
-  const std::string_view method_;
+  const MethodName method_;
   const absl::Time start_ = absl::Now();
   const std::string peer_;
-  const std::string client_;
-  const std::string request_id_;
+  const RequestIds ids_;
+  const absl::StatusOr<Principal> principal_;
   const CancelTokenPtr cancel_;
   const absl::Status admission_;
 };

@@ -5,6 +5,7 @@
 #include "lib/serving/daemon_core.h"
 #include "proto/distorch.grpc.pb.h"
 #include "server/call.h"
+#include "server/request_limits.h"
 
 namespace distorch {
 
@@ -12,7 +13,8 @@ namespace distorch {
 class InferenceService final : public v1::InferenceService::CallbackService {
  public:
   // Both must outlive the service's calls.
-  InferenceService(DaemonCore* core, CallMonitor* monitor) : core_(core), monitor_(monitor) {}
+  InferenceService(DaemonCore* core, CallMonitor* monitor, const RequestLimits& limits)
+      : core_(core), monitor_(monitor), limits_(limits) {}
 
   grpc::ServerWriteReactor<v1::InferEvent>* Infer(grpc::CallbackServerContext* context,
                                                   const v1::InferRequest* request) override;
@@ -34,6 +36,7 @@ class InferenceService final : public v1::InferenceService::CallbackService {
  private:
   DaemonCore* const core_;
   CallMonitor* const monitor_;
+  const RequestLimits limits_;
 };
 
 }  // namespace distorch

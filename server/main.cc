@@ -9,8 +9,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "lib/base/status_macros.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/observer.h"
+#include "server/access.h"
+#include "server/check.h"
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/options.h"
@@ -54,15 +57,17 @@ class CoreObserver : public Observer {
 
 absl::Status RunDaemon(const Options& options, Logger* logger) {
   WarnOfMissingFolders(options, logger);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Access> access,
+                   Access::Create(options.auth_tokens_file, logger));
   Metrics metrics({std::string(DistorchdVersion()), TorchVersion(), CudaVersion()});
   CoreObserver observer(&metrics, logger);
-  absl::StatusOr<std::unique_ptr<DaemonCore>> core = DaemonCore::Create(options.core, &observer);
-  if (!core.ok()) return core.status();
-  return Serve(options, core->get(), &metrics, logger);
+  ASSIGN_OR_RETURN(const std::unique_ptr<DaemonCore> core,
+                   DaemonCore::Create(options.core, &observer));
+  return Serve(options, core.get(), access.get(), &metrics, logger);
 }
 
 int Main(const std::vector<std::string>& args) {
-  BlockShutdownSignals();
+  BlockSignals();
   std::signal(SIGPIPE, SIG_IGN);
   const absl::StatusOr<CommandLine> command = ParseCommandLine(args, ProcessEnvironment());
   if (!command.ok()) {
@@ -78,6 +83,12 @@ int Main(const std::vector<std::string>& args) {
     std::cout << "distorchd " << DistorchdVersion() << " (LibTorch " << TorchVersion() << ", CUDA "
               << (CudaVersion().empty() ? "none" : CudaVersion()) << ")\n";
     return 0;
+  }
+  if (command->action == CommandLine::Action::kCheck) {
+    return CheckSetup(command->options, DaemonCore::Create(command->options.core, nullptr),
+                      &std::cout)
+               ? 0
+               : 1;
   }
   Logger logger(command->options.log_level, command->options.log_format);
   const absl::Status status = RunDaemon(command->options, &logger);

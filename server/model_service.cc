@@ -38,11 +38,13 @@ class Throttle {
   absl::Time last_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
-void LogLoad(Logger* logger, const std::string& ckpt_name,
+// `call` is a UnaryCall or a stream.
+template <typename CallPtr>
+void LogLoad(const CallPtr& call, const std::string& ckpt_name,
              const absl::StatusOr<LoadResult>& result) {
   if (!result.ok()) {
-    logger->Warning("load failed",
-                    {{"ckpt_name", ckpt_name}, {"error", std::string(result.status().message())}});
+    call->Log(Logger::Level::kWarning, "load failed",
+              {{"ckpt_name", ckpt_name}, {"error", std::string(result.status().message())}});
     return;
   }
   double seconds = 0;
@@ -51,23 +53,25 @@ void LogLoad(Logger* logger, const std::string& ckpt_name,
   for (const ComponentPlacement& component : result->placement) {
     for (const DeviceBytes& device : component.devices) bytes += device.measured_bytes;
   }
-  logger->Info("loaded", {{"ckpt_name", ckpt_name},
-                          {"family", result->family},
-                          {"bytes", bytes},
-                          {"seconds", seconds}});
+  call->Log(Logger::Level::kInfo, "loaded",
+            {{"ckpt_name", ckpt_name},
+             {"family", result->family},
+             {"bytes", bytes},
+             {"seconds", seconds}});
 }
 
-void LogUnload(Logger* logger, const UnloadReceipt& receipt) {
+void LogUnload(const UnaryCallPtr& call, const UnloadReceipt& receipt) {
   int64_t bytes = 0;
   for (const auto& [device, freed] : receipt.freed_bytes) bytes += freed;
-  logger->Info("unloaded", {{"handles", int64_t{receipt.handles_closed}}, {"bytes", bytes}});
+  call->Log(Logger::Level::kInfo, "unloaded",
+            {{"handles", int64_t{receipt.handles_closed}}, {"bytes", bytes}});
 }
 
 }  // namespace
 
 template <typename Work>
 grpc::ServerUnaryReactor* ModelService::RunInPool(grpc::CallbackServerContext* context,
-                                                  std::string_view method, Work work) {
+                                                  MethodName method, Work work) {
   return UnaryCall::Run(monitor_, context, method, [this, &work](const UnaryCallPtr& call) {
     pool_->Run([call, work = std::move(work)] {
       const absl::Status cancelled = call->cancel()->Check();
@@ -79,7 +83,7 @@ grpc::ServerUnaryReactor* ModelService::RunInPool(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ModelService::ListDevices(grpc::CallbackServerContext* context,
                                                     const v1::ListDevicesRequest*,
                                                     v1::ListDevicesResponse* response) {
-  return RunInPool(context, "ListDevices", [this, response] {
+  return RunInPool(context, "/distorch.v1.ModelService/ListDevices", [this, response] {
     ToProto(core_->ListDevices(), response);
     return absl::OkStatus();
   });
@@ -88,7 +92,7 @@ grpc::ServerUnaryReactor* ModelService::ListDevices(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* ModelService::ListCheckpoints(grpc::CallbackServerContext* context,
                                                         const v1::ListCheckpointsRequest*,
                                                         v1::ListCheckpointsResponse* response) {
-  return RunInPool(context, "ListCheckpoints", [this, response] {
+  return RunInPool(context, "/distorch.v1.ModelService/ListCheckpoints", [this, response] {
     ToProto(core_->ListCheckpoints(), response);
     return absl::OkStatus();
   });
@@ -97,34 +101,37 @@ grpc::ServerUnaryReactor* ModelService::ListCheckpoints(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* ModelService::PlanCheckpoint(grpc::CallbackServerContext* context,
                                                        const v1::LoadCheckpointRequest* request,
                                                        v1::PlanCheckpointResponse* response) {
-  return RunInPool(context, "PlanCheckpoint", [this, request, response]() -> absl::Status {
-    ASSIGN_OR_RETURN(const LoadSpec spec, ToLoadSpec(*request));
-    ASSIGN_OR_RETURN(const CheckpointPlan plan, core_->PlanCheckpoint(spec));
-    ToProto(plan, response);
-    return absl::OkStatus();
-  });
+  return RunInPool(context, "/distorch.v1.ModelService/PlanCheckpoint",
+                   [this, request, response]() -> absl::Status {
+                     ASSIGN_OR_RETURN(const LoadSpec spec, ToLoadSpec(*request));
+                     ASSIGN_OR_RETURN(const CheckpointPlan plan, core_->PlanCheckpoint(spec));
+                     ToProto(plan, response);
+                     return absl::OkStatus();
+                   });
 }
 
 grpc::ServerUnaryReactor* ModelService::LoadCheckpoint(grpc::CallbackServerContext* context,
                                                        const v1::LoadCheckpointRequest* request,
                                                        v1::LoadCheckpointResponse* response) {
-  return UnaryCall::Run(monitor_, context, "LoadCheckpoint", [&](const UnaryCallPtr& call) {
-    absl::StatusOr<LoadSpec> spec = ToLoadSpec(*request);
-    if (!spec.ok()) return call->Finish(spec.status());
-    core_->LoadCheckpoint(*spec, call->cancel(), nullptr,
-                          [call, response, logger = monitor_->logger(),
-                           ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
-                            LogLoad(logger, ckpt_name, result);
-                            if (result.ok()) ToProto(*result, response);
-                            call->Finish(result.status());
-                          });
-  });
+  return UnaryCall::Run(
+      monitor_, context, "/distorch.v1.ModelService/LoadCheckpoint", [&](const UnaryCallPtr& call) {
+        absl::StatusOr<LoadSpec> spec = ToLoadSpec(*request);
+        if (!spec.ok()) return call->Finish(spec.status());
+        core_->LoadCheckpoint(
+            *spec, call->cancel(), nullptr,
+            [call, response, ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
+              LogLoad(call, ckpt_name, result);
+              if (result.ok()) ToProto(*result, response);
+              call->Finish(result.status());
+            });
+      });
 }
 
 grpc::ServerWriteReactor<v1::LoadCheckpointEvent>* ModelService::LoadCheckpointStream(
     grpc::CallbackServerContext* context, const v1::LoadCheckpointRequest* request) {
   return LoadStream::Run(
-      monitor_, context, "LoadCheckpointStream", [&](const std::shared_ptr<LoadStream>& stream) {
+      monitor_, context, "/distorch.v1.ModelService/LoadCheckpointStream",
+      [&](const std::shared_ptr<LoadStream>& stream) {
         absl::StatusOr<LoadSpec> spec = ToLoadSpec(*request);
         if (!spec.ok()) return stream->Finish(spec.status());
         auto progress = [stream,
@@ -134,49 +141,52 @@ grpc::ServerWriteReactor<v1::LoadCheckpointEvent>* ModelService::LoadCheckpointS
           ToProto(progress, &event);
           stream->Send(std::move(event), /*droppable=*/true);
         };
-        core_->LoadCheckpoint(*spec, stream->cancel(), std::move(progress),
-                              [stream, logger = monitor_->logger(),
-                               ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
-                                LogLoad(logger, ckpt_name, result);
-                                if (result.ok()) {
-                                  v1::LoadCheckpointEvent event;
-                                  ToProto(*result, event.mutable_done());
-                                  stream->Send(std::move(event), /*droppable=*/false);
-                                }
-                                stream->Finish(result.status());
-                              });
+        core_->LoadCheckpoint(
+            *spec, stream->cancel(), std::move(progress),
+            [stream, ckpt_name = spec->ckpt_name](absl::StatusOr<LoadResult> result) {
+              LogLoad(stream, ckpt_name, result);
+              if (result.ok()) {
+                v1::LoadCheckpointEvent event;
+                ToProto(*result, event.mutable_done());
+                stream->Send(std::move(event), /*droppable=*/false);
+              }
+              stream->Finish(result.status());
+            });
       });
 }
 
 grpc::ServerUnaryReactor* ModelService::ApplyLora(grpc::CallbackServerContext* context,
                                                   const v1::ApplyLoraRequest* request,
                                                   v1::ApplyLoraResponse* response) {
-  return UnaryCall::Run(monitor_, context, "ApplyLora", [&](const UnaryCallPtr& call) {
-    absl::StatusOr<ApplyLoraSpec> spec = ToApplyLoraSpec(*request);
-    if (!spec.ok()) return call->Finish(spec.status());
-    core_->ApplyLora(*spec, call->cancel(),
-                     [call, response](absl::StatusOr<ApplyLoraResult> result) {
-                       if (result.ok()) ToProto(*result, response);
-                       call->Finish(result.status());
-                     });
-  });
+  return UnaryCall::Run(
+      monitor_, context, "/distorch.v1.ModelService/ApplyLora", [&](const UnaryCallPtr& call) {
+        absl::StatusOr<ApplyLoraSpec> spec = ToApplyLoraSpec(*request);
+        if (!spec.ok()) return call->Finish(spec.status());
+        core_->ApplyLora(*spec, call->cancel(),
+                         [call, response](absl::StatusOr<ApplyLoraResult> result) {
+                           if (result.ok()) ToProto(*result, response);
+                           call->Finish(result.status());
+                         });
+      });
 }
 
 grpc::ServerUnaryReactor* ModelService::SetClipSkip(grpc::CallbackServerContext* context,
                                                     const v1::SetClipSkipRequest* request,
                                                     v1::SetClipSkipResponse* response) {
-  return RunInPool(context, "SetClipSkip", [this, request, response]() -> absl::Status {
-    RETURN_IF_ERROR(CheckClipSkip(*request));
-    ASSIGN_OR_RETURN(*response->mutable_clip(),
-                     core_->SetClipSkip(request->clip(), request->stop_at_layer()));
-    return absl::OkStatus();
-  });
+  return RunInPool(context, "/distorch.v1.ModelService/SetClipSkip",
+                   [this, request, response]() -> absl::Status {
+                     RETURN_IF_ERROR(CheckClipSkip(*request));
+                     ASSIGN_OR_RETURN(
+                         *response->mutable_clip(),
+                         core_->SetClipSkip(request->clip(), request->stop_at_layer()));
+                     return absl::OkStatus();
+                   });
 }
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
                                                    const v1::ListModelsRequest*,
                                                    v1::ListModelsResponse* response) {
-  return RunInPool(context, "ListModels", [this, response] {
+  return RunInPool(context, "/distorch.v1.ModelService/ListModels", [this, response] {
     ToProto(core_->ListModels(), response);
     return absl::OkStatus();
   });
@@ -185,24 +195,24 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ModelService::Unload(grpc::CallbackServerContext* context,
                                                const v1::UnloadRequest* request,
                                                v1::UnloadResponse* response) {
-  return UnaryCall::Run(monitor_, context, "Unload", [&](const UnaryCallPtr& call) {
-    absl::StatusOr<UnloadSpec> spec = ToUnloadSpec(*request);
-    if (!spec.ok()) return call->Finish(spec.status());
-    core_->Unload(*spec, [call, response,
-                          logger = monitor_->logger()](absl::StatusOr<UnloadReceipt> receipt) {
-      if (receipt.ok()) {
-        LogUnload(logger, *receipt);
-        ToProto(*receipt, response);
-      }
-      call->Finish(receipt.status());
-    });
-  });
+  return UnaryCall::Run(
+      monitor_, context, "/distorch.v1.ModelService/Unload", [&](const UnaryCallPtr& call) {
+        absl::StatusOr<UnloadSpec> spec = ToUnloadSpec(*request);
+        if (!spec.ok()) return call->Finish(spec.status());
+        core_->Unload(*spec, [call, response](absl::StatusOr<UnloadReceipt> receipt) {
+          if (receipt.ok()) {
+            LogUnload(call, *receipt);
+            ToProto(*receipt, response);
+          }
+          call->Finish(receipt.status());
+        });
+      });
 }
 
 grpc::ServerUnaryReactor* ModelService::ListLinks(grpc::CallbackServerContext* context,
                                                   const v1::ListLinksRequest*,
                                                   v1::ListLinksResponse* response) {
-  return RunInPool(context, "ListLinks", [this, response] {
+  return RunInPool(context, "/distorch.v1.ModelService/ListLinks", [this, response] {
     ToProto(core_->Links(), response);
     return absl::OkStatus();
   });

@@ -5,6 +5,7 @@
 #include "lib/serving/daemon_core.h"
 #include "proto/distorch.grpc.pb.h"
 #include "server/call.h"
+#include "server/methods.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -50,7 +51,7 @@ class ModelService final : public v1::ModelService::CallbackService {
  private:
   // Runs `work` (→ absl::Status, filling the response) in the pool as the whole of a unary call.
   template <typename Work>
-  grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, std::string_view method,
+  grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, MethodName method,
                                       Work work);
 
   DaemonCore* const core_;

@@ -63,6 +63,18 @@ std::vector<Flag> Flags(Options* o) {
       {"allow_insecure_listen", "",
        "let --listen_address be other than loopback although there is no TLS",
        &o->allow_insecure_listen},
+      {"tls_cert", "FILE",
+       "certificate in PEM, with those between it and its authority: gRPC is served with TLS; it "
+       "and the other files of TLS are read again when they change",
+       &o->tls.cert},
+      {"tls_key", "FILE", "the certificate's private key in PEM", &o->tls.key},
+      {"tls_client_ca", "FILE",
+       "only clients with a certificate of this authority (PEM) are let in", &o->tls.client_ca},
+      {"auth_tokens_file", "FILE",
+       "tokens that callers must have, with names and roles (viewer, user, admin), as YAML or "
+       "JSON; "
+       "read again when it changes",
+       &o->auth_tokens_file},
       {"metrics_address", "HOST:PORT",
        "where HTTP is served: /metrics for Prometheus, /healthz, /readyz; empty: nowhere",
        Address{&o->metrics_address, true}},
@@ -126,6 +138,20 @@ std::vector<Flag> Flags(Options* o) {
        Choice{&core->restore, {"lazy", "eager", "none"}}},
       {"max_receive_mb", "N", "largest request accepted, in MiB",
        Integer{&o->max_receive_mb, 1, 2047}},
+      {"max_metadata_kb", "N", "largest metadata (headers) of a call accepted, in KiB",
+       Integer{&o->max_metadata_kb, 1, 1024}},
+      {"max_concurrent_streams", "N", "calls at a time on one connection; further ones wait",
+       Integer{&o->max_concurrent_streams, 1, 1'000'000}},
+      {"max_image_side", "PIXELS", "largest width and height of images",
+       Integer{&o->limits.image_side, 64, RequestLimits().image_side}},
+      {"max_batch", "N", "most images of one request",
+       Integer{&o->limits.batch, 1, RequestLimits().batch}},
+      {"max_steps", "N", "most sampling steps of one request",
+       Integer{&o->limits.steps, 1, RequestLimits().steps}},
+      {"max_prompt_bytes", "N", "longest prompt, in UTF-8",
+       Integer{&o->limits.prompt_bytes, 1, 1 << 24}},
+      {"max_tensor_mb", "N", "largest tensor in a request, in MiB",
+       Integer{&o->limits.tensor_mb, 1, 2047}},
       {"drain_seconds", "S",
        "how long running requests may take to finish after SIGTERM before they are cancelled",
        Real{&o->drain_seconds, 0, 86'400}},
@@ -247,6 +273,9 @@ class Parser {
     app_.get_formatter()->column_width(36);
     app_.add_flag("--help", help_, "print this and exit");
     app_.add_flag("--version", version_, "print the version and exit");
+    app_.add_flag("--check", check_,
+                  "look at settings, devices, folders, tokens and certificates, print what is "
+                  "found, and exit: 0 if all is well, else 1");
     app_.add_option("--config", config_,
                     "YAML file with any of these settings, by name without the dashes")
         ->option_text("FILE");
@@ -300,6 +329,7 @@ class Parser {
   std::string Help() { return app_.help(); }
   bool help() const { return help_; }
   bool version() const { return version_; }
+  bool check() const { return check_; }
   const std::string& config() const { return config_; }
   Values values() const {
     Values values;
@@ -313,6 +343,7 @@ class Parser {
   CLI::App app_;
   bool help_ = false;
   bool version_ = false;
+  bool check_ = false;
   std::string config_;
   std::map<std::string, std::vector<std::string>> given_;
 };
@@ -360,13 +391,17 @@ bool IsLoopback(const std::string& host) {
 }
 
 absl::Status CheckTogether(const Options& options) {
-  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen_address));
-  if (!IsLoopback(listen.host) && !options.allow_insecure_listen) {
+  if (options.tls.enabled() && (options.tls.cert.empty() || options.tls.key.empty())) {
     return absl::InvalidArgumentError(
-        absl::StrCat("listen_address ", options.listen_address,
-                     " can be reached from other machines, without encryption or authentication; "
-                     "pass --allow_insecure_listen if "
-                     "that is meant (behind a proxy or in a private network)"));
+        "TLS needs both tls_cert and tls_key (tls_client_ca is for clients' certificates)");
+  }
+  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen_address));
+  if (!IsLoopback(listen.host) && !options.tls.enabled() && !options.allow_insecure_listen) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listen_address ", options.listen_address,
+        " can be reached from other machines, without encryption: pass --tls_cert and --tls_key "
+        "(and --auth_tokens_file or --tls_client_ca, which say who may), or "
+        "--allow_insecure_listen if that is meant (behind a proxy or in a private network)"));
   }
   return absl::OkStatus();
 }
@@ -390,6 +425,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
         parser.help() ? CommandLine::Action::kPrintHelp : CommandLine::Action::kPrintVersion;
     return result;
   }
+  if (parser.check()) result.action = CommandLine::Action::kCheck;
   const std::vector<Flag> flags = Flags(&result.options);
   const auto variable = [](const std::string& name) {
     return absl::StrCat("DISTORCHD_", absl::AsciiStrToUpper(name));

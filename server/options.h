@@ -11,6 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
+#include "server/request_limits.h"
+#include "server/tls.h"
 
 namespace distorch {
 
@@ -19,7 +21,12 @@ struct Options {
   std::string listen_address = "127.0.0.1:50051";  // port 0: any free one
   std::string metrics_address = "127.0.0.1:9464";  // the same; empty: no metrics
   bool allow_insecure_listen = false;
+  std::string auth_tokens_file;  // empty: no tokens are asked for
+  TlsFiles tls;
   int max_receive_mb = 256;
+  int max_metadata_kb = 16;          // of headers, each call
+  int max_concurrent_streams = 256;  // calls at a time, each connection
+  RequestLimits limits;
   double drain_seconds = 20;
   std::string port_file;  // empty: none
   std::string log_level = "info";
@@ -27,7 +34,7 @@ struct Options {
 };
 
 struct CommandLine {
-  enum class Action { kServe, kPrintHelp, kPrintVersion };
+  enum class Action { kServe, kCheck, kPrintHelp, kPrintVersion };
   Action action = Action::kServe;
   Options options;
 };

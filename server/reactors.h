@@ -10,7 +10,6 @@
 
 #include <deque>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -18,6 +17,8 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "server/call.h"
+#include "server/logging.h"
+#include "server/methods.h"
 
 namespace distorch {
 
@@ -26,7 +27,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // `start` is called with the call (a shared_ptr) unless it is refused, and must not block.
   template <typename Start>
   static grpc::ServerUnaryReactor* Run(CallMonitor* monitor, grpc::CallbackServerContext* context,
-                                       std::string_view method, Start start) {
+                                       MethodName method, Start start) {
     auto call = std::make_shared<UnaryCall>(monitor, context, method);
     call->self_ = call;
     if (call->call_.admission().ok()) {
@@ -37,11 +38,14 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     return call.get();
   }
 
-  UnaryCall(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+  UnaryCall(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
-  const std::string& client() const { return call_.client(); }
+  // As Call::Log.
+  void Log(Logger::Level level, std::string_view message, LogFields fields) const {
+    call_.Log(level, message, std::move(fields));
+  }
   // The response is complete. From any thread.
   void Finish(const absl::Status& status) {
     grpc::ServerUnaryReactor::Finish(call_.Answer(status));
@@ -72,7 +76,7 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
   template <typename Start>
   static grpc::ServerWriteReactor<Event>* Run(CallMonitor* monitor,
                                               grpc::CallbackServerContext* context,
-                                              std::string_view method, Start start) {
+                                              MethodName method, Start start) {
     auto stream = std::make_shared<EventStream>(monitor, context, method);
     stream->self_ = stream;
     if (stream->call_.admission().ok()) {
@@ -83,12 +87,15 @@ class EventStream final : public grpc::ServerWriteReactor<Event> {
     return stream.get();
   }
 
-  EventStream(CallMonitor* monitor, grpc::CallbackServerContext* context, std::string_view method)
+  EventStream(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)
       : call_(monitor, context, method) {}
 
   const CancelTokenPtr& cancel() const { return call_.cancel(); }
-  const std::string& client() const { return call_.client(); }
 
+  // As Call::Log.
+  void Log(Logger::Level level, std::string_view message, LogFields fields) const {
+    call_.Log(level, message, std::move(fields));
+  }
   // Sends `event` when its turn comes. Ignored after Finish. From any thread; never blocks.
   void Send(Event event, bool droppable) ABSL_LOCKS_EXCLUDED(mutex_) {
     {

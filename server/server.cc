@@ -26,6 +26,8 @@
 #include "server/http/operation_routes.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
+#include "server/systemd.h"
+#include "server/tls.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -36,6 +38,8 @@ constexpr int kPoolThreads = 4;
 constexpr absl::Duration kCancelPatience = absl::Seconds(10);
 // What open health watches keep the listener alive for.
 constexpr std::chrono::milliseconds kShutdownGrace{500};
+// How often files are looked at that may change while the server runs.
+constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 
 void SetServing(grpc::Server* server, bool serving) {
   grpc::HealthCheckServiceInterface* health = server->GetHealthCheckService();
@@ -44,9 +48,25 @@ void SetServing(grpc::Server* server, bool serving) {
   health->SetServingStatus(v1::InferenceService::service_full_name(), serving);
 }
 
+std::shared_ptr<grpc::ServerCredentials> Credentials(const TlsFiles& files) {
+  if (!files.enabled()) return grpc::InsecureServerCredentials();
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          files.key, files.cert, files.client_ca,
+          static_cast<unsigned>(absl::ToInt64Seconds(kReloadInterval))));
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
 void Configure(const Options& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_receive_mb << 20);
   builder->SetMaxSendMessageSize(-1);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_kb << 10);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
   // Two servers on one port would share its connections at random.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // A client that vanished without closing its connection is noticed, and its work cancelled,
@@ -134,15 +154,43 @@ sigset_t ShutdownSignals() {
   return signals;
 }
 
+sigset_t Signals() {
+  sigset_t signals = ShutdownSignals();
+  sigaddset(&signals, SIGHUP);
+  return signals;
+}
+
+// What an operator may have overlooked.
+void WarnOfOpenDoors(const Options& options, const Access& access, Logger* logger) {
+  if (options.tls.enabled() && options.tls.client_ca.empty() && !access.needs_token())
+    logger->Warning(
+        "anyone who can connect is an admin: neither tokens nor certificates are asked for");
+  if (!options.tls.enabled() && access.needs_token())
+    logger->Warning("tokens travel in plain text: there is no TLS");
+}
+
+// Keeps the tokens fresh until SIGTERM or SIGINT comes, and returns which.
+int WaitForShutdown(Access* access, Logger* logger) {
+  const sigset_t signals = Signals();
+  const timespec interval = absl::ToTimespec(kReloadInterval);
+  while (true) {
+    const int signal = sigtimedwait(&signals, nullptr, &interval);
+    if (signal == SIGTERM || signal == SIGINT) return signal;
+    if (signal == SIGHUP) logger->Info("reloading", {{"signal", "HUP"}});
+    access->Reload();
+  }
+}
+
 }  // namespace
 
 // Destroyed from the last to the first: no call outlives the server, no task its pool.
 struct Server::Parts {
-  Parts(DaemonCore* core, Metrics* metrics, Logger* logger)
-      : monitor(metrics, logger),
+  Parts(const Options& options, DaemonCore* core, const Access* access, Metrics* metrics,
+        Logger* logger)
+      : monitor(access, metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
-        inference_service(core, &monitor) {}
+        inference_service(core, &monitor, options.limits) {}
 
   CallMonitor monitor;
   WorkerPool pool;
@@ -157,13 +205,15 @@ struct Server::Parts {
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, DaemonCore* core,
-                                                      Metrics* metrics, Logger* logger) {
-  auto parts = std::make_unique<Parts>(core, metrics, logger);
+                                                      const Access* access, Metrics* metrics,
+                                                      Logger* logger) {
+  if (options.tls.enabled()) RETURN_IF_ERROR(CheckTls(options.tls).status());
+  auto parts = std::make_unique<Parts>(options, core, access, metrics, logger);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(options, &builder);
-  builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &parts->port);
+  builder.AddListeningPort(options.listen_address, Credentials(options.tls), &parts->port);
   builder.RegisterService(&parts->model_service);
   builder.RegisterService(&parts->inference_service);
   parts->server = builder.BuildAndStart();
@@ -201,26 +251,32 @@ void Server::Drain(absl::Duration patience) {
   parts_->http.reset();
 }
 
-void BlockShutdownSignals() {
-  const sigset_t signals = ShutdownSignals();
+void BlockSignals() {
+  const sigset_t signals = Signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-absl::Status Serve(const Options& options, DaemonCore* core, Metrics* metrics, Logger* logger) {
+absl::Status Serve(const Options& options, DaemonCore* core, Access* access, Metrics* metrics,
+                   Logger* logger) {
   ScopedGrpcLog grpc_log(logger);
+  WarnOfOpenDoors(options, *access, logger);
   PortFile port_file(options.port_file);
-  ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::Start(options, core, metrics, logger));
+  ASSIGN_OR_RETURN(std::unique_ptr<Server> server,
+                   Server::Start(options, core, access, metrics, logger));
   RETURN_IF_ERROR(port_file.Write(*server));
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.listen_address));
   listen.port = server->port();
   logger->Info("serving", {{"listen_address", FormatHostPort(listen)},
                            {"metrics_port", int64_t{server->metrics_port()}},
+                           {"tls", options.tls.enabled() ? "on" : "off"},
+                           {"tokens", access->needs_token() ? "on" : "off"},
                            {"version", std::string(DistorchdVersion())}});
-  const sigset_t signals = ShutdownSignals();
-  int signal = 0;
-  sigwait(&signals, &signal);
+  NotifySystemd("READY=1");
+  const int signal = WaitForShutdown(access, logger);
+  NotifySystemd("STOPPING=1");
   logger->Info("draining",
                {{"signal", std::string(sigabbrev_np(signal))}, {"seconds", options.drain_seconds}});
+  const sigset_t signals = ShutdownSignals();
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   server->Drain(absl::Seconds(options.drain_seconds));
   logger->Info("stopped");

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "lib/serving/daemon_core.h"
+#include "server/access.h"
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/options.h"
@@ -18,9 +19,10 @@ namespace distorch {
 class Server {
  public:
   // Listens and serves; health says SERVING once it returns. UNAVAILABLE when an address cannot be
-  // listened on. The last three must outlive the server.
+  // listened on; CheckTls's errors. The last four must outlive the server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options, DaemonCore* core,
-                                                       Metrics* metrics, Logger* logger);
+                                                       const Access* access, Metrics* metrics,
+                                                       Logger* logger);
   // Drains without patience if Drain was not called.
   ~Server();
   Server(const Server&) = delete;
@@ -40,13 +42,15 @@ class Server {
   std::unique_ptr<Parts> parts_;
 };
 
-// Blocks SIGTERM and SIGINT in this thread and those it starts; call it before any other thread
-// exists.
-void BlockShutdownSignals();
+// Blocks SIGTERM, SIGINT and SIGHUP in this thread and those it starts; call it before any other
+// thread exists.
+void BlockSignals();
 
 // Starts a server, writes the port file, and drains it when SIGTERM or SIGINT comes; a second
-// signal while it drains ends the process at once. Needs BlockShutdownSignals.
-absl::Status Serve(const Options& options, DaemonCore* core, Metrics* metrics, Logger* logger);
+// signal while it drains ends the process at once. The file of tokens is read again when it changes
+// (within a second) and on SIGHUP. Needs BlockSignals.
+absl::Status Serve(const Options& options, DaemonCore* core, Access* access, Metrics* metrics,
+                   Logger* logger);
 
 }  // namespace distorch
 

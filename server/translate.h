@@ -2,7 +2,8 @@
 //
 // To the core: every check that can be made without knowing devices, files or handles;
 // INVALID_ARGUMENT names the field (dotted, as in the .proto) and what is allowed. Unset fields
-// become the defaults documented in the .proto; absent optional fields stay absent. From the core:
+// become the defaults documented in the .proto; absent optional fields stay absent. What is over
+// the limits is an error that names the field, the limit and its flag. From the core:
 // total functions; strings that may come from disk are made valid UTF-8.
 #ifndef SERVER_TRANSLATE_H_
 #define SERVER_TRANSLATE_H_
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "lib/serving/daemon_core.h"
 #include "proto/distorch.pb.h"
+#include "server/request_limits.h"
 
 namespace distorch {
 
@@ -21,12 +23,18 @@ absl::StatusOr<UnloadSpec> ToUnloadSpec(const v1::UnloadRequest& request);
 absl::StatusOr<ApplyLoraSpec> ToApplyLoraSpec(const v1::ApplyLoraRequest& request);
 absl::Status CheckClipSkip(const v1::SetClipSkipRequest& request);
 
-absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& request);
-absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& request);
-absl::StatusOr<DenoiseSpec> ToDenoiseSpec(const v1::DenoiseRequest& request);
-absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentRequest& request);
-absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& request);
-absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& request);
+absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& request,
+                                                const RequestLimits& limits = {});
+absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& request,
+                                        const RequestLimits& limits = {});
+absl::StatusOr<DenoiseSpec> ToDenoiseSpec(const v1::DenoiseRequest& request,
+                                          const RequestLimits& limits = {});
+absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentRequest& request,
+                                                    const RequestLimits& limits = {});
+absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& request,
+                                                  const RequestLimits& limits = {});
+absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& request,
+                                      const RequestLimits& limits = {});
 
 void ToProto(const std::vector<DeviceInfo>& devices, v1::ListDevicesResponse* out);
 void ToProto(const std::vector<CheckpointInfo>& checkpoints, v1::ListCheckpointsResponse* out);

@@ -1,4 +1,5 @@
 // The half of translate.h that reads requests.
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -16,11 +17,11 @@ namespace distorch {
 namespace {
 
 constexpr double kMaxVirtualVramGb = 128;
-constexpr int kMaxSteps = 10'000;
 constexpr double kMaxScale = 1000;  // of cfg and guidance
-constexpr int kMinImageSide = 16, kMaxImageSide = 8192, kMaxBatch = 64;
-constexpr int kMinTile = 64;
+constexpr int kMinImageSide = 16;
 constexpr int kMaxPriority = 10;
+constexpr int kMinTile = 64, kMaxTile = 8192;
+constexpr int kLatentScale = 8;  // pixels of an image to one of its latent, in every family
 constexpr std::string_view kImageFormats[] = {"png", "jpeg", "jpg", "webp"};
 constexpr const char* kWeightDtypes[] = {"default", "fp32",       "fp16",
                                          "bf16",    "fp8_e4m3fn", "fp8_e5m2"};
@@ -45,20 +46,66 @@ absl::Status CheckHandle(std::string_view field, const std::string& handle) {
   return Bad(field, "is required: a handle that LoadCheckpoint returned");
 }
 
+// As CheckInt, with a maximum that is the operator's.
+absl::Status CheckLimit(std::string_view field, int64_t value, int64_t min, int64_t limit,
+                        std::string_view flag) {
+  if (value >= min && value <= limit) return absl::OkStatus();
+  return Bad(field, value, " is not from ", min, " to ", limit, ", the server's --", flag);
+}
+
+absl::Status CheckPrompt(std::string_view field, const std::string& text,
+                         const RequestLimits& limits) {
+  if (text.size() <= static_cast<std::size_t>(limits.prompt_bytes)) return absl::OkStatus();
+  return Bad(field, "has ", text.size(), " bytes; the server takes ", limits.prompt_bytes,
+             " (--max_prompt_bytes)");
+}
+
+absl::Status CheckTensor(std::string_view field, const v1::Tensor& tensor,
+                         const RequestLimits& limits) {
+  if (tensor.data().size() <= static_cast<std::size_t>(limits.tensor_mb) << 20)
+    return absl::OkStatus();
+  return Bad(field, "has ", tensor.data().size(), " bytes; the server takes ", limits.tensor_mb,
+             " MiB (--max_tensor_mb)");
+}
+
+absl::StatusOr<HostTensor> FloatTensor(const v1::Tensor& tensor, std::string_view field,
+                                       const RequestLimits& limits) {
+  RETURN_IF_ERROR(CheckTensor(field, tensor, limits));
+  return ToFloatTensor(tensor, field);
+}
+
+// Latents [N, C, H, W], or images [N, H, W, C] (`channels_last`): no more and no larger ones than
+// Infer may ask for. Other ranks are for the core to refuse.
+absl::StatusOr<HostTensor> ImageTensor(const v1::Tensor& tensor, std::string_view field,
+                                       bool channels_last, const RequestLimits& limits) {
+  ASSIGN_OR_RETURN(HostTensor result, FloatTensor(tensor, field, limits));
+  if (result.shape.size() != 4) return result;
+  const std::string name = absl::StrCat(field, ".shape");
+  RETURN_IF_ERROR(CheckLimit(name, result.shape[0], 1, limits.batch, "max_batch"));
+  const std::size_t height = channels_last ? 1 : 2;
+  for (std::size_t i : {height, height + 1}) {
+    RETURN_IF_ERROR(CheckLimit(name, result.shape[i] * (channels_last ? 1 : kLatentScale), 1,
+                               limits.image_side, "max_image_side"));
+  }
+  return result;
+}
+
 absl::StatusOr<HostConditioning> ToConditioning(const v1::Conditioning& in,
-                                                const std::string& field) {
+                                                const std::string& field,
+                                                const RequestLimits& limits) {
   HostConditioning out;
   ASSIGN_OR_RETURN(out.cross_attention,
-                   ToFloatTensor(in.cross_attention(), field + ".cross_attention"));
+                   FloatTensor(in.cross_attention(), field + ".cross_attention", limits));
   if (in.has_pooled()) {
-    ASSIGN_OR_RETURN(out.pooled, ToFloatTensor(in.pooled(), field + ".pooled"));
+    ASSIGN_OR_RETURN(out.pooled, FloatTensor(in.pooled(), field + ".pooled", limits));
   }
   if (in.has_attention_mask()) {
+    RETURN_IF_ERROR(CheckTensor(field + ".attention_mask", in.attention_mask(), limits));
     ASSIGN_OR_RETURN(out.attention_mask,
                      ToAnyTensor(in.attention_mask(), field + ".attention_mask"));
   }
   if (in.has_concat()) {
-    ASSIGN_OR_RETURN(out.concat, ToFloatTensor(in.concat(), field + ".concat"));
+    ASSIGN_OR_RETURN(out.concat, FloatTensor(in.concat(), field + ".concat", limits));
   }
   if (in.has_guidance()) {
     RETURN_IF_ERROR(CheckNumber(field + ".guidance", in.guidance(), 0, kMaxScale));
@@ -83,7 +130,8 @@ absl::StatusOr<HostConditioning> ToConditioning(const v1::Conditioning& in,
 }
 
 // 0 and "" in fields without presence: the reference node's defaults, which the struct has.
-absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in) {
+absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in,
+                                                  const RequestLimits& limits) {
   SamplingOptions out;
   out.seed = in.seed();
   if (in.steps() != 0) out.steps = in.steps();
@@ -91,15 +139,16 @@ absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in)
   if (!in.sampler_name().empty()) out.sampler_name = in.sampler_name();
   if (!in.scheduler().empty()) out.scheduler = in.scheduler();
   if (in.denoise() != 0) out.denoise = in.denoise();
-  RETURN_IF_ERROR(CheckInt("options.steps", out.steps, 1, kMaxSteps));
+  RETURN_IF_ERROR(CheckLimit("options.steps", out.steps, 1, limits.steps, "max_steps"));
   RETURN_IF_ERROR(CheckNumber("options.cfg", out.cfg, 0, kMaxScale));
   RETURN_IF_ERROR(CheckNumber("options.denoise", out.denoise, 0, 1));
   if (in.has_start_step()) {
-    RETURN_IF_ERROR(CheckInt("options.start_step", in.start_step(), 0, kMaxSteps));
+    RETURN_IF_ERROR(
+        CheckLimit("options.start_step", in.start_step(), 0, limits.steps, "max_steps"));
     out.start_step = in.start_step();
   }
   if (in.has_end_step()) {
-    RETURN_IF_ERROR(CheckInt("options.end_step", in.end_step(), 0, kMaxSteps));
+    RETURN_IF_ERROR(CheckLimit("options.end_step", in.end_step(), 0, limits.steps, "max_steps"));
     out.end_step = in.end_step();
   }
   if (in.has_guidance()) {
@@ -131,16 +180,16 @@ std::optional<std::string> NonEmpty(const std::string& text) {
   return text.empty() ? std::nullopt : std::optional<std::string>(text);
 }
 
-absl::StatusOr<int> ToImageSide(std::string_view field, int value) {
-  if (value == 0) return InferSpec().width;
-  RETURN_IF_ERROR(CheckInt(field, value, kMinImageSide, kMaxImageSide));
+absl::StatusOr<int> ToImageSide(std::string_view field, int value, const RequestLimits& limits) {
+  if (value == 0) return std::min(InferSpec().width, limits.image_side / 8 * 8);
+  RETURN_IF_ERROR(CheckLimit(field, value, kMinImageSide, limits.image_side, "max_image_side"));
   if (value % 8 != 0) return Bad(field, value, " is not a multiple of 8");
   return value;
 }
 
 absl::StatusOr<int> ToTileSize(int value) {
   if (value == 0) return 0;
-  RETURN_IF_ERROR(CheckInt("tile_size", value, kMinTile, kMaxImageSide));
+  RETURN_IF_ERROR(CheckInt("tile_size", value, kMinTile, kMaxTile));
   if (value % 8 != 0) return Bad("tile_size", value, " is not a multiple of 8");
   return value;
 }
@@ -213,24 +262,26 @@ absl::Status CheckClipSkip(const v1::SetClipSkipRequest& in) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& in) {
+absl::StatusOr<EncodeTextSpec> ToEncodeTextSpec(const v1::EncodeTextRequest& in,
+                                                const RequestLimits& limits) {
   RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
+  RETURN_IF_ERROR(CheckPrompt("text", in.text(), limits));
   return EncodeTextSpec{in.clip(), in.text()};
 }
 
-absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in) {
+absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in, const RequestLimits& limits) {
   SampleSpec out;
   RETURN_IF_ERROR(CheckHandle("model", in.model()));
   out.model = in.model();
-  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
-  ASSIGN_OR_RETURN(out.turn.priority, ToPriority(in.options().priority()));
+  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options(), limits));
+  ASSIGN_OR_RETURN(out.priority, ToPriority(in.options().priority()));
   out.positive.id = in.positive_id();
   out.negative.id = in.negative_id();
   if (in.has_positive()) {
-    ASSIGN_OR_RETURN(out.positive.value, ToConditioning(in.positive(), "positive"));
+    ASSIGN_OR_RETURN(out.positive.value, ToConditioning(in.positive(), "positive", limits));
   }
   if (in.has_negative()) {
-    ASSIGN_OR_RETURN(out.negative.value, ToConditioning(in.negative(), "negative"));
+    ASSIGN_OR_RETURN(out.negative.value, ToConditioning(in.negative(), "negative", limits));
   }
   if (!out.positive.value.has_value() && out.positive.id.empty()) {
     return Bad("positive", "is required: a conditioning, or positive_id from EncodeText");
@@ -238,50 +289,55 @@ absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in) {
   if (!out.negative.value.has_value() && out.negative.id.empty()) {
     return Bad("negative", "is required: a conditioning, or negative_id from EncodeText");
   }
-  ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
+  ASSIGN_OR_RETURN(out.latent, ImageTensor(in.latent(), "latent", /*channels_last=*/false, limits));
   if (in.has_noise()) {
-    ASSIGN_OR_RETURN(out.noise, ToFloatTensor(in.noise(), "noise"));
+    ASSIGN_OR_RETURN(out.noise, ImageTensor(in.noise(), "noise", /*channels_last=*/false, limits));
   }
   if (in.has_noise_mask()) {
-    ASSIGN_OR_RETURN(out.noise_mask, ToFloatTensor(in.noise_mask(), "noise_mask"));
+    ASSIGN_OR_RETURN(out.noise_mask, FloatTensor(in.noise_mask(), "noise_mask", limits));
   }
-  RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
+  RETURN_IF_ERROR(CheckLimit("preview_every", in.preview_every(), 0, limits.steps, "max_steps"));
   out.preview_every = in.preview_every();
   ASSIGN_OR_RETURN(out.sigmas, ToSigmas(in.sigmas(), "sigmas"));
-  RETURN_IF_ERROR(CheckInt("sigmas: their number", in.sigmas_size(), 0, kMaxSteps + 1));
+  RETURN_IF_ERROR(CheckLimit("sigmas: their number", in.sigmas_size(), 0, limits.steps + 1,
+                             "max_steps and one"));
   return out;
 }
 
-absl::StatusOr<DenoiseSpec> ToDenoiseSpec(const v1::DenoiseRequest& in) {
+absl::StatusOr<DenoiseSpec> ToDenoiseSpec(const v1::DenoiseRequest& in,
+                                          const RequestLimits& limits) {
   DenoiseSpec out;
   RETURN_IF_ERROR(CheckHandle("model", in.model()));
   out.model = in.model();
-  ASSIGN_OR_RETURN(out.x, ToFloatTensor(in.x(), "x"));
+  ASSIGN_OR_RETURN(out.x, ImageTensor(in.x(), "x", /*channels_last=*/false, limits));
   ASSIGN_OR_RETURN(out.sigma, ToSigmas(in.sigma(), "sigma"));
   if (in.sigma_size() != 1 && in.sigma_size() != out.x.shape[0]) {
     return Bad("sigma", "has ", in.sigma_size(), " numbers; it needs one, or one for each of the ",
                out.x.shape[0], " items of x");
   }
-  ASSIGN_OR_RETURN(out.conditioning, ToConditioning(in.conditioning(), "conditioning"));
+  ASSIGN_OR_RETURN(out.conditioning, ToConditioning(in.conditioning(), "conditioning", limits));
   return out;
 }
 
-absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentRequest& in) {
+absl::StatusOr<DecodeLatentSpec> ToDecodeLatentSpec(const v1::DecodeLatentRequest& in,
+                                                    const RequestLimits& limits) {
   DecodeLatentSpec out;
   RETURN_IF_ERROR(CheckHandle("vae", in.vae()));
   out.vae = in.vae();
-  ASSIGN_OR_RETURN(out.latent, ToFloatTensor(in.latent(), "latent"));
+  ASSIGN_OR_RETURN(out.latent, ImageTensor(in.latent(), "latent", /*channels_last=*/false, limits));
   out.as_png = in.as_png();
   ASSIGN_OR_RETURN(out.tile_size, ToTileSize(in.tile_size()));
   return out;
 }
 
-absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& in) {
+absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& in,
+                                                  const RequestLimits& limits) {
   EncodeImageSpec out;
   RETURN_IF_ERROR(CheckHandle("vae", in.vae()));
   out.vae = in.vae();
   if (in.has_pixels()) {
-    ASSIGN_OR_RETURN(out.pixels, ToFloatTensor(in.pixels(), "pixels"));
+    ASSIGN_OR_RETURN(out.pixels,
+                     ImageTensor(in.pixels(), "pixels", /*channels_last=*/true, limits));
   } else if (in.encoded().empty()) {
     return Bad("image", "is required: pixels, or encoded (the bytes of a PNG, JPEG or WebP file)");
   }
@@ -290,7 +346,7 @@ absl::StatusOr<EncodeImageSpec> ToEncodeImageSpec(const v1::EncodeImageRequest& 
   return out;
 }
 
-absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
+absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in, const RequestLimits& limits) {
   InferSpec out;
   RETURN_IF_ERROR(CheckHandle("model", in.model()));
   RETURN_IF_ERROR(CheckHandle("clip", in.clip()));
@@ -298,20 +354,22 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in) {
   out.model = in.model();
   out.clip = in.clip();
   out.vae = in.vae();
+  RETURN_IF_ERROR(CheckPrompt("prompt", in.prompt(), limits));
+  RETURN_IF_ERROR(CheckPrompt("negative_prompt", in.negative_prompt(), limits));
   out.prompt = in.prompt();
   out.negative_prompt = in.negative_prompt();
-  ASSIGN_OR_RETURN(out.width, ToImageSide("width", in.width()));
-  ASSIGN_OR_RETURN(out.height, ToImageSide("height", in.height()));
+  ASSIGN_OR_RETURN(out.width, ToImageSide("width", in.width(), limits));
+  ASSIGN_OR_RETURN(out.height, ToImageSide("height", in.height(), limits));
   if (in.batch_size() != 0) out.batch_size = in.batch_size();
-  RETURN_IF_ERROR(CheckInt("batch_size", out.batch_size, 1, kMaxBatch));
-  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options()));
-  ASSIGN_OR_RETURN(out.turn.priority, ToPriority(in.options().priority()));
+  RETURN_IF_ERROR(CheckLimit("batch_size", out.batch_size, 1, limits.batch, "max_batch"));
+  ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options(), limits));
+  ASSIGN_OR_RETURN(out.priority, ToPriority(in.options().priority()));
   out.init_image = in.init_image();
   out.mask_image = in.mask_image();
   if (out.init_image.empty() && !out.mask_image.empty()) {
     return Bad("mask_image", "needs init_image, the image that it masks");
   }
-  RETURN_IF_ERROR(CheckInt("preview_every", in.preview_every(), 0, kMaxSteps));
+  RETURN_IF_ERROR(CheckLimit("preview_every", in.preview_every(), 0, limits.steps, "max_steps"));
   out.preview_every = in.preview_every();
   if (!in.image_format().empty()) {
     if (!absl::c_linear_search(kImageFormats, in.image_format())) {

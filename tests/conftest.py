@@ -30,7 +30,7 @@ def pytest_configure(config):
 
 
 class Daemon:
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
         ports.unlink(missing_ok=True)  # of one that was killed
         self.log = open(folder / "daemon.log", "w+")
@@ -38,7 +38,7 @@ class Daemon:
             [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
              f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
              "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
-            stdout=self.log, stderr=self.log)
+            stdout=self.log, stderr=self.log, env={**os.environ, **(env or {})})
         deadline = time.monotonic() + 60
         while not ports.exists():
             assert self.process.poll() is None, self.read_log()
@@ -72,10 +72,10 @@ def start_daemon(tmp_path):
     """Starts a daemon with further flags; as many as are asked for, all stopped at the end."""
     running = []
 
-    def start(*flags):
+    def start(*flags, **options):
         folder = tmp_path / f"daemon-{len(running)}"
         folder.mkdir()
-        running.append(Daemon(folder, *flags))
+        running.append(Daemon(folder, *flags, **options))
         return running[-1]
 
     yield start

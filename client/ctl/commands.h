@@ -24,6 +24,7 @@ void AddEncode(CLI::App& app, Run& run);
 void AddLora(CLI::App& app, Run& run);
 void AddClipSkip(CLI::App& app, Run& run);
 void AddUnload(CLI::App& app, Run& run);
+void AddTop(CLI::App& app, Run& run);
 
 }  // namespace distorch::ctl
 

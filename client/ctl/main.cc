@@ -22,9 +22,8 @@ constexpr char kFooter[] =
     "Exit status: 0 success, 1 the call failed, 2 wrong usage, 130 interrupted.\n"
     "Results go to standard output; progress and 'distorchctl: CODE: message' to standard "
     "error.\n\n"
-    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_ROUTE_CHECKPOINT, "
-    "DISTORCHD_AUTH_TOKEN\n"
-    "(as the content of --auth_token_file).\n\n"
+    "Environment: DISTORCHD_ADDRESS (as --address), DISTORCHD_ROUTE_CHECKPOINT, DISTORCH_TOKEN\n"
+    "(as the content of --token_file; DISTORCHD_AUTH_TOKEN is the same).\n\n"
     "Examples:\n"
     "  distorchctl devices\n"
     "  distorchctl load sd15.safetensors --unet_virtual_vram_gb=2\n"
@@ -49,14 +48,17 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
       ->type_name("FILE");
   app.add_option("--tls_key", flags.tls_key, "This client's private key (PEM), with --tls_cert")
       ->type_name("FILE");
-  app.add_option("--auth_token_file", flags.auth_token_file, "A file with the token to send")
+  app.add_option("--token_file,--auth_token_file", flags.auth_token_file,
+                 "A file with the token to send")
       ->type_name("FILE");
   app.add_option("--route_checkpoint", flags.route_checkpoint,
                  "For a proxy in front of several daemons: send the call where the calls of this "
                  "checkpoint go")
       ->type_name("CKPT_NAME")
       ->envname("DISTORCHD_ROUTE_CHECKPOINT");
-  if (const char* token = std::getenv("DISTORCHD_AUTH_TOKEN")) flags.auth_token = token;
+  for (const char* name : {"DISTORCHD_AUTH_TOKEN", "DISTORCH_TOKEN"}) {
+    if (const char* token = std::getenv(name)) flags.auth_token = token;
+  }
 }
 
 void AddCommands(CLI::App& app, Run& run) {
@@ -71,6 +73,7 @@ void AddCommands(CLI::App& app, Run& run) {
   AddLora(app, run);
   AddClipSkip(app, run);
   AddUnload(app, run);
+  AddTop(app, run);
   for (CLI::App* command : app.get_subcommands(nullptr)) command->fallthrough();
 }
 

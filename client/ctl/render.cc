@@ -58,6 +58,7 @@ Terminal DetectTerminal(std::FILE* stream) {
   winsize size{};
   if (terminal.tty && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
     terminal.width = size.ws_col;
+    if (size.ws_row > 0) terminal.height = size.ws_row;
   }
   return terminal;
 }

@@ -16,6 +16,7 @@ struct Terminal {
   bool tty = false;      // lines may be redrawn
   bool unicode = false;  // block characters; ASCII otherwise
   int width = 80;        // columns
+  int height = 24;       // lines
 };
 
 // Looks at the stream and, for Unicode, at the environment. A COLUMNS variable does not matter.

@@ -41,11 +41,16 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(const GlobalFlags& flags,
   client::CallOptions call;
   call.canceller = canceller;
   if (flags.timeout > 0) call.timeout = absl::Seconds(flags.timeout);
-  return std::unique_ptr<Session>(new Session(std::move(client), call, flags.json));
+  return std::unique_ptr<Session>(new Session(flags, std::move(client), call));
 }
 
-Session::Session(std::unique_ptr<client::Client> client, const client::CallOptions& call, bool json)
-    : client_(std::move(client)), call_(call), json_(json), terminal_(DetectTerminal(stdout)) {}
+Session::Session(const GlobalFlags& flags, std::unique_ptr<client::Client> client,
+                 const client::CallOptions& call)
+    : address_(flags.address),
+      client_(std::move(client)),
+      call_(call),
+      json_(flags.json),
+      terminal_(DetectTerminal(stdout)) {}
 
 Progress Session::NewProgress() const {
   return Progress(json_ ? nullptr : stderr, DetectTerminal(stderr), &absl::Now);

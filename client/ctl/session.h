@@ -34,6 +34,7 @@ class Session {
                                                        client::Canceller* canceller);
 
   client::Client& client() { return *client_; }
+  const std::string& address() const { return address_; }
   // For each call; the timeout counts from the call's start.
   client::CallOptions call() const { return call_; }
   bool json() const { return json_; }
@@ -48,8 +49,10 @@ class Session {
   void PrintJson(const nlohmann::ordered_json& object) const;
 
  private:
-  Session(std::unique_ptr<client::Client> client, const client::CallOptions& call, bool json);
+  Session(const GlobalFlags& flags, std::unique_ptr<client::Client> client,
+          const client::CallOptions& call);
 
+  const std::string address_;
   const std::unique_ptr<client::Client> client_;
   const client::CallOptions call_;
   const bool json_;

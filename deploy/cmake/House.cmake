@@ -1,6 +1,8 @@
 # distorch_house(NAME [TORCH] SOURCES … DEPS …): the static library of one folder of lib/.
 #   TORCH  the house uses LibTorch; it then shares one precompiled header with the others.
-# distorch_test(NAME [TORCH] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
+# distorch_test(NAME [TORCH] [GRPC] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
+#   GRPC    it makes gRPC calls: Debian's gRPC is not instrumented, so ThreadSanitizer cannot follow what crosses it, and
+#           a build with that sanitizer leaves the test out
 #   SHARDS  its tests are dealt to N ctest tests, NAME.0 to NAME.N-1, which may run side by side
 # distorch_fuzzer(NAME SOURCES … DEPS …): a libFuzzer target, built only with DISTORCH_FUZZ.
 # distorch_benchmark(NAME [TORCH] SOURCES … DEPS …): a Google Benchmark program, never run by ctest.
@@ -22,7 +24,7 @@ function(distorch_use_torch target)
 endfunction()
 
 function(distorch_configure target)
-  cmake_parse_arguments(ARG "TORCH" "SHARDS" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_DEPS} PRIVATE distorch_warnings)
   if(ARG_TORCH)
@@ -40,8 +42,8 @@ function(distorch_house name)
 endfunction()
 
 function(distorch_test name)
-  cmake_parse_arguments(ARG "TORCH" "SHARDS" "SOURCES;DEPS" ${ARGN})
-  if(DISTORCH_FUZZ OR (ARG_TORCH AND NOT DISTORCH_TORCH))
+  cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
+  if(DISTORCH_FUZZ OR (ARG_TORCH AND NOT DISTORCH_TORCH) OR (ARG_GRPC AND DISTORCH_SANITIZE STREQUAL "thread"))
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})

@@ -3,9 +3,10 @@ find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
   # Without the two sloppinesses (and GCC's -fpch-preprocess) nothing that uses a precompiled header is ever a hit: see
   # ccache's manual, "Precompiled headers". Paths below the source folder are hashed relative to it, so that build trees
-  # and clones share their entries; debug information then names the folder that compiled first.
+  # and clones share their entries; debug information then names the folder that compiled first. The inode cache spares
+  # hashing a precompiled header of 400 MB for every file that uses it.
   set(cached_compiler ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
-      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE_PROGRAM})
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_INODECACHE=1 ${CCACHE_PROGRAM})
   set(CMAKE_CXX_COMPILER_LAUNCHER ${cached_compiler})
   set(CMAKE_C_COMPILER_LAUNCHER ${cached_compiler})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

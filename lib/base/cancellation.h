@@ -1,9 +1,12 @@
-// Cooperative cancellation: one side asks, the other looks between steps.
+// Cooperative cancellation: one side asks, the other looks between steps. It goes with a request
+// wherever that goes, and so does the name of who made it.
 #ifndef LIB_BASE_CANCELLATION_H_
 #define LIB_BASE_CANCELLATION_H_
 
 #include <memory>
 #include <stop_token>
+#include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -16,7 +19,8 @@ namespace distorch {
 // Thread-safe. The first call of Cancel wins; later ones change nothing.
 class CancelToken {
  public:
-  explicit CancelToken(absl::Time deadline = absl::InfiniteFuture()) : deadline_(deadline) {}
+  explicit CancelToken(absl::Time deadline = absl::InfiniteFuture(), std::string client = "")
+      : deadline_(deadline), client_(std::move(client)) {}
   CancelToken(const CancelToken&) = delete;
   CancelToken& operator=(const CancelToken&) = delete;
 
@@ -41,6 +45,9 @@ class CancelToken {
   }
 
   absl::Time deadline() const { return deadline_; }
+  // Who asks, for what is shared fairly or limited per client: the name of an access token, or else
+  // the address; empty for work of the process's own.
+  const std::string& client() const { return client_; }
 
   // For std::stop_callback: called from Cancel (not when the deadline passes), in whichever thread
   // that is and under whichever locks it holds, so that it may only hand over.
@@ -48,6 +55,7 @@ class CancelToken {
 
  private:
   const absl::Time deadline_;
+  const std::string client_;
   mutable absl::Mutex mutex_;
   absl::Status reason_ ABSL_GUARDED_BY(mutex_);
   std::stop_source stop_;

@@ -73,14 +73,34 @@ void WeightSlot::Fill(std::vector<at::Tensor> tensors, std::vector<StorageFormat
                       TransferMeter* meter, std::shared_ptr<const WeightSource> source) {
   TORCH_CHECK(tensors.size() == params_.size() && formats.size() == params_.size(), name_,
               ": filled with ", tensors.size(), " tensors, not ", params_.size());
+  absl::MutexLock lock(&mutex_);
   stored_ = {std::move(tensors), std::move(source)};
+  may_pack_ = true;
   formats_ = std::move(formats);
   meter_ = meter;
 }
 
 void WeightSlot::Share(const WeightSlot& base) {
-  Fill(base.stored_.tensors, base.formats_, base.meter_, base.stored_.source);
+  StoredWeights stored;
+  {
+    absl::MutexLock lock(&base.mutex_);
+    base.may_pack_ = false;
+    stored = base.stored_;
+  }
+  Fill(std::move(stored.tensors), base.formats_, base.meter_, std::move(stored.source));
+  absl::MutexLock lock(&mutex_);
+  may_pack_ = false;
   patches_ = base.patches_;
+}
+
+void WeightSlot::set_stream(const WeightStream* stream) {
+  stream_ = stream;
+  if (stream == nullptr) return;
+  absl::MutexLock lock(&mutex_);
+  may_pack_ = false;
+  for (at::Tensor& tensor : stored_.tensors) {
+    if (tensor.is_mkldnn()) tensor = tensor.to_dense();
+  }
 }
 
 void WeightSlot::AddPatch(size_t param, std::shared_ptr<const WeightPatch> patch) {
@@ -97,7 +117,10 @@ at::Tensor WeightSlot::ApplyPatches(const Patches& patches, at::Tensor parameter
   return parameter;
 }
 
-void WeightSlot::Clear() { stored_ = {}; }
+void WeightSlot::Clear() {
+  absl::MutexLock lock(&mutex_);
+  stored_ = {};
+}
 
 StagedWeights WeightSlot::Bring(const at::Device& device) const {
   if (stream_ != nullptr) return stream_->Bring(stored_, device);
@@ -113,6 +136,8 @@ StagedWeights WeightSlot::Bring(const at::Device& device) const {
 at::Tensor WeightSlot::Prepare(size_t i, const at::Tensor& raw, bool shared,
                                at::ScalarType dtype) const {
   const bool patched = !patches_[i].list.empty();
+  if (raw.is_mkldnn() && (patched || dtype != raw.scalar_type()))
+    return Prepare(i, raw.to_dense(), /*shared=*/false, dtype);
   at::Tensor tensor = Decode(raw, formats_[i], params_[i].shape, patched ? at::kFloat : dtype);
   if (!patched) return tensor;
   if (shared && tensor.is_same(raw)) tensor = tensor.clone();
@@ -120,17 +145,38 @@ at::Tensor WeightSlot::Prepare(size_t i, const at::Tensor& raw, bool shared,
 }
 
 WeightLease WeightSlot::Acquire(const at::Device& device, at::ScalarType dtype) const {
-  TORCH_CHECK(filled(), name_, " has no weights yet");
-  const bool resident = stored_.device() == device;
+  return Lease(stored(), device, dtype);
+}
+
+WeightLease WeightSlot::AcquirePacked(const at::Tensor& activations, WeightPacker pack) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (may_pack_ && !stored_.tensors.empty() && stored_.tensors[0].is_cpu() &&
+        activations.is_cpu() && stored_.tensors[0].scalar_type() == activations.scalar_type() &&
+        !stored_.tensors[0].is_mkldnn() && patches_[0].list.empty() && formats_[0].scale == 1) {
+      const at::Tensor packed = pack(stored_.tensors[0]);
+      may_pack_ = packed.defined();
+      if (packed.defined()) stored_.tensors[0] = packed;
+    }
+  }
+  return Acquire(activations);
+}
+
+WeightLease WeightSlot::Lease(std::vector<at::Tensor> stored, const at::Device& device,
+                              at::ScalarType dtype) const {
+  TORCH_CHECK(!stored.empty(), name_, " has no weights yet");
+  const bool resident = stored.front().device() == device;
   StagedWeights staged;
   if (!resident) staged = Bring(device);
-  const std::vector<at::Tensor>& raw = resident ? stored_.tensors : staged.tensors;
+  const std::vector<at::Tensor>& raw = resident ? stored : staged.tensors;
   at::Tensor ready[2];
   int64_t staged_bytes = 0;
   bool in_ring = false;
   for (size_t i = 0; i < raw.size(); ++i) {
     ready[i] = Prepare(i, raw[i], resident, dtype);
-    if (!ready[i].is_alias_of(raw[i]) || !(resident || staged.hold)) {
+    const bool as_stored =
+        ready[i].is_same(raw[i]) || (!raw[i].is_mkldnn() && ready[i].is_alias_of(raw[i]));
+    if (!as_stored || !(resident || staged.hold)) {
       staged_bytes += static_cast<int64_t>(ready[i].nbytes());
     } else {
       in_ring = in_ring || !resident;

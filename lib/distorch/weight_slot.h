@@ -12,6 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
 #include "lib/device/device_id.h"
 #include "lib/distorch/named_tensor.h"
 #include "lib/distorch/stored_weights.h"
@@ -83,8 +86,12 @@ class WeightLease {
   int64_t staged_bytes_;
 };
 
+// The weight in the layout that a layer's kernel wants, as an opaque tensor of LibTorch's MKL-DNN
+// layout with as many bytes; undefined when there is none.
+using WeightPacker = absl::FunctionRef<at::Tensor(const at::Tensor& weight)>;
+
 // The weights of one block (a module that owns parameters). Built empty with the model's skeleton,
-// filled once by PlaceWeights, then immutable and safe to use from many threads.
+// filled once by PlaceWeights, then constant and safe to use from many threads.
 class WeightSlot {
  public:
   // `name` is the reference's module name; has_bias_member as in lib/distorch/planner.h.
@@ -103,11 +110,17 @@ class WeightSlot {
   // converted to float32, patched, and only then converted. Quantized ones are dequantized on
   // `device`. Throws c10::Error as LibTorch does, also out-of-memory: call it inside RunTorch. The
   // slot must be filled.
-  WeightLease Acquire(const at::Device& device, at::ScalarType dtype) const;
+  WeightLease Acquire(const at::Device& device, at::ScalarType dtype) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // The same for the device and type of `activations`.
   WeightLease Acquire(const at::Tensor& activations) const {
     return Acquire(activations.device(), activations.scalar_type());
   }
+  // The same for a layer that also takes what `pack` makes of its weight: what is stored on the CPU
+  // as it is used is packed at the first call, and from then on stored in that layout alone, not
+  // in both. All other weights are as Acquire yields them.
+  WeightLease AcquirePacked(const at::Tensor& activations, WeightPacker pack) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // PlaceWeights's side. `tensors` and `formats` parallel params(); the tensors lie on one device.
   // `meter` outlives the slot; its devices begin in DeviceManager's order (accelerators by LibTorch
@@ -116,18 +129,31 @@ class WeightSlot {
   void Fill(std::vector<at::Tensor> tensors, std::vector<StorageFormat> formats,
             TransferMeter* meter, std::shared_ptr<const WeightSource> source = nullptr);
   // Instead of Fill: the stored tensors and the patches of `base`, a filled slot of another
-  // component with the same parameters. Nothing is copied; the tensors live as long as either.
-  void Share(const WeightSlot& base);
-  bool filled() const { return !stored_.tensors.empty(); }
-  const std::vector<at::Tensor>& stored() const { return stored_.tensors; }
-  const StoredWeights& stored_weights() const { return stored_; }
-  int64_t stored_bytes() const { return stored_.bytes(); }
+  // component with the same parameters. Nothing is copied; the tensors live as long as either, and
+  // stay in the layout that they have.
+  void Share(const WeightSlot& base) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool filled() const ABSL_LOCKS_EXCLUDED(mutex_) { return !stored().empty(); }
+  std::vector<at::Tensor> stored() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return stored_.tensors;
+  }
+  // Of a filled slot.
+  at::Device device() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return stored_.device();
+  }
+  // For a slot with a stream: it stays as it is.
+  const StoredWeights& stored_weights() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return stored_; }
+  int64_t stored_bytes() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return stored_.bytes();
+  }
   // Who brings the weights to where they compute; outlives what it brings. Null: they are copied
-  // when they are asked for.
-  void set_stream(const WeightStream* stream) { stream_ = stream; }
+  // when they are asked for. Weights that have a stream are not packed.
+  void set_stream(const WeightStream* stream) ABSL_LOCKS_EXCLUDED(mutex_);
   // What the file's values of a parameter were to be multiplied by; the slot is filled.
   float file_scale(size_t param) const { return formats_[param].file_scale; }
-  void Clear();
+  void Clear() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The adapters' side, after Share and before use. `param` indexes params(). Patches apply in the
   // order in which they were added; `rounding` after them, when there are any.
@@ -140,7 +166,9 @@ class WeightSlot {
     std::shared_ptr<const WeightPatch> rounding;
   };
   static at::Tensor ApplyPatches(const Patches& patches, at::Tensor parameter);
-  StagedWeights Bring(const at::Device& device) const;
+  WeightLease Lease(std::vector<at::Tensor> stored, const at::Device& device,
+                    at::ScalarType dtype) const;
+  StagedWeights Bring(const at::Device& device) const ABSL_NO_THREAD_SAFETY_ANALYSIS;  // as above
   // Parameter `i` in `dtype` from `raw`, its stored form where it is needed; `shared`: others use
   // `raw` as well.
   at::Tensor Prepare(size_t i, const at::Tensor& raw, bool shared, at::ScalarType dtype) const;
@@ -148,7 +176,11 @@ class WeightSlot {
   std::string name_;
   bool has_bias_member_;
   std::vector<Param> params_;
-  StoredWeights stored_;
+  mutable absl::Mutex mutex_;
+  // Changes, once it is filled, only in the layout of the weight. Elsewhere than on the CPU it does
+  // not, nor where there is a stream: those who bring it read it without the lock.
+  mutable StoredWeights stored_ ABSL_GUARDED_BY(mutex_);
+  mutable bool may_pack_ ABSL_GUARDED_BY(mutex_) = true;
   std::vector<StorageFormat> formats_;  // parallel to stored_.tensors
   std::vector<Patches> patches_;        // parallel to params_
   TransferMeter* meter_ = nullptr;

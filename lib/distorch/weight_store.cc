@@ -185,15 +185,15 @@ void WeightStore::StreamTo(Streamer* streamer, const at::Device& compute) {
   std::unordered_map<at::Device, int64_t> elsewhere;
   for (size_t i = 0; i < slots_.size(); ++i) {
     const WeightSlot& slot = *slots_[i];
-    if (slot.filled() && slot.stored_weights().device() != runs_on[i])
-      elsewhere[runs_on[i]] += slot.stored_bytes();
+    if (slot.filled() && slot.device() != runs_on[i]) elsewhere[runs_on[i]] += slot.stored_bytes();
   }
   if (elsewhere.empty()) return;
   if (stream_ == nullptr) stream_ = streamer->Open();
   for (const auto& [device, bytes] : elsewhere) stream_->ComputeOn(device, bytes);
-  for (const auto& slot : slots_) {
-    slot->set_stream(stream_.get());
-    if (compute.is_cuda()) stream_->Pin(slot->stored_weights());
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (!slots_[i]->filled() || slots_[i]->device() == runs_on[i]) continue;
+    slots_[i]->set_stream(stream_.get());
+    if (compute.is_cuda()) stream_->Pin(slots_[i]->stored_weights());
   }
 }
 

@@ -156,7 +156,7 @@ class Planner {
 
 // The reference rounds what it stores on the CPU in fp8.
 bool IsFp8OnCpu(const WeightSlot& slot, size_t param) {
-  const at::Tensor& stored = slot.stored()[param];
+  const at::Tensor stored = slot.stored()[param];
   const DType file_dtype = slot.params()[param].file_dtype;
   return stored.is_cpu() && (c10::isFloat8Type(stored.scalar_type()) ||
                              file_dtype == DType::kF8E4M3 || file_dtype == DType::kF8E5M2);

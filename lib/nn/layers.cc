@@ -1,10 +1,54 @@
 #include "lib/nn/layers.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include "absl/strings/str_cat.h"
 
 namespace distorch::nn {
+namespace {
+
+// Blocks of channels have up to so many; there is no padding then, and packing takes no memory.
+// Pointwise convolutions gain nothing.
+constexpr int64_t kPackedChannels = 16;
+
+// oneDNN convolves with weights in blocks of channels, into which at::conv2d turns them at every
+// call: for small maps that takes longer than the convolution. These are the operators that
+// compiled graphs of LibTorch use to keep them so.
+at::Tensor PackConv2dWeight(const at::Tensor& weight, const at::Tensor& x, int64_t stride,
+                            int64_t padding) {
+  static const auto reorder =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
+          .typed<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                            int64_t, at::OptionalIntArrayRef)>();
+  const int64_t strides[] = {stride, stride}, paddings[] = {padding, padding}, dilation[] = {1, 1};
+  return reorder.call(weight, paddings, strides, dilation, 1, x.sizes());
+}
+
+at::Tensor PackedConv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        int64_t stride, int64_t padding) {
+  static const auto convolve =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                            at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
+                            std::string_view, c10::List<std::optional<at::Scalar>>,
+                            std::optional<std::string_view>)>();
+  const int64_t strides[] = {stride, stride}, paddings[] = {padding, padding}, dilation[] = {1, 1};
+  return convolve.call(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, paddings,
+                       strides, dilation, 1, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+// Whether at::conv2d convolves `x` with oneDNN, channels last; then the packed one gives its bits.
+bool ConvolvesWithOneDnn(const at::Tensor& x) {
+  constexpr int64_t kTiny = 20480;  // LibTorch's bound
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+         (x.size(0) > 1 || x.numel() > kTiny) && at::globalContext().userEnabledMkldnn() &&
+         x.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+}
+
+}  // namespace
 
 Scope Scope::operator/(std::string_view child) const {
   return Scope(store_, name_.empty() ? std::string(child) : absl::StrCat(name_, ".", child));
@@ -23,11 +67,21 @@ at::Tensor Linear::Forward(const at::Tensor& x) const {
 Conv2d::Conv2d(const Scope& scope, int64_t in, int64_t out, Options options)
     : slot_(scope.store().Add(scope.name(), {out, in, options.kernel, options.kernel},
                               options.bias ? out : 0)),
-      options_(options) {}
+      options_(options),
+      packable_(options.kernel > 1 && in % kPackedChannels == 0 && out % kPackedChannels == 0) {}
 
 at::Tensor Conv2d::Forward(const at::Tensor& x) const {
-  const WeightLease w = slot_->Acquire(x);
-  return at::conv2d(x, w.weight(), w.bias(), options_.stride, options_.padding);
+  if (!packable_ || !ConvolvesWithOneDnn(x)) {
+    const WeightLease w = slot_->Acquire(x);
+    const at::Tensor weight = w.weight().is_mkldnn() ? w.weight().to_dense() : w.weight();
+    return at::conv2d(x, weight, w.bias(), options_.stride, options_.padding);
+  }
+  const WeightLease w = slot_->AcquirePacked(x, [&](const at::Tensor& weight) {
+    return PackConv2dWeight(weight, x, options_.stride, options_.padding);
+  });
+  if (!w.weight().is_mkldnn())
+    return at::conv2d(x, w.weight(), w.bias(), options_.stride, options_.padding);
+  return PackedConv2d(x, w.weight(), w.bias(), options_.stride, options_.padding);
 }
 
 GroupNorm::GroupNorm(const Scope& scope, int64_t channels, double eps, int64_t groups)

@@ -54,6 +54,7 @@ class Conv2d {
  private:
   const WeightSlot* slot_;
   Options options_;
+  bool packable_;
 };
 
 /// Group normalisation of [N, C, H, W] with scale and shift.

@@ -31,8 +31,7 @@ std::vector<Taesd::Stage> Taesd::BuildStages(const Scope& scope) {
   for (int i = 0; i < kUpscales; ++i) {
     for (int b = 0; b < kBlocksAStage; ++b) stages[i].blocks.emplace_back(scope / at++);
     ++at;  // the upscaling
-    stages[i].after_upscale.emplace_back(scope / at++, kWidth, kWidth,
-                                         Conv2d::Options{.bias = false});
+    stages[i].upscale.emplace(scope / at++, kWidth, kWidth, /*bias=*/false);
   }
   stages[kUpscales].blocks.emplace_back(scope / at);
   return stages;
@@ -51,8 +50,7 @@ at::Tensor Taesd::Decode(const at::Tensor& latents) const {
   at::relu_(h);
   for (const Stage& stage : stages_) {
     for (const Block& block : stage.blocks) h = block.Forward(h);
-    for (const Conv2d& conv : stage.after_upscale)
-      h = conv.Forward(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
+    if (stage.upscale) h = stage.upscale->Forward(h);
   }
   return conv_out_.Forward(h);
 }

@@ -5,10 +5,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "lib/nn/component.h"
 #include "lib/nn/layers.h"
+#include "lib/nn/upsample.h"
 
 namespace distorch::nn {
 
@@ -33,7 +35,7 @@ class Taesd : public Component {
   // Blocks at one size, and what follows them: the next size, or nothing.
   struct Stage {
     std::vector<Block> blocks;
-    std::vector<Conv2d> after_upscale;  // at most one
+    std::optional<UpsampleConv2d> upscale;
   };
   static std::vector<Stage> BuildStages(const Scope& scope);
 

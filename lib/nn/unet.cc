@@ -7,6 +7,7 @@
 
 #include "lib/nn/attention.h"
 #include "lib/nn/unit.h"
+#include "lib/nn/upsample.h"
 
 namespace distorch::nn {
 namespace {
@@ -157,22 +158,6 @@ class SpatialTransformer {
   std::optional<Conv2d> conv_out_;
 };
 
-// Nearest neighbours, then a convolution.
-class Upsample {
- public:
-  Upsample(const Scope& scope, int64_t channels) : conv_(scope, channels, channels, {}) {}
-
-  // `size` of the result; by default twice x's.
-  at::Tensor Forward(const at::Tensor& x, const at::OptionalIntArrayRef& size) const {
-    const std::vector<int64_t> to =
-        size ? size->vec() : std::vector<int64_t>{2 * x.size(2), 2 * x.size(3)};
-    return conv_.Forward(at::upsample_nearest2d(x, to));
-  }
-
- private:
-  Conv2d conv_;
-};
-
 }  // namespace
 
 // What one index of input_blocks or output_blocks holds: at most one of each, applied in this
@@ -199,7 +184,7 @@ class UNetBlock {
                                    config);
     }
     if (block.upsample) {
-      result->upsample_.emplace(scope / next++ / "conv", block.out_channels);
+      result->upsample_.emplace(scope / next++ / "conv", block.out_channels, block.out_channels);
     }
     return result;
   }
@@ -231,7 +216,7 @@ class UNetBlock {
   std::optional<Unit<Conv2d>> conv_;
   std::optional<Unit<ResNetBlock>> resnet_;
   std::optional<Unit<SpatialTransformer>> transformer_;
-  std::optional<Unit<Upsample>> upsample_;
+  std::optional<Unit<UpsampleConv2d>> upsample_;
 };
 
 namespace {

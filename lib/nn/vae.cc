@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lib/nn/attention.h"
+#include "lib/nn/upsample.h"
 
 namespace distorch::nn {
 namespace {
@@ -79,7 +80,8 @@ struct Middle {
 
 struct Level {
   std::vector<ResNetBlock> blocks;
-  std::optional<Conv2d> resample;
+  std::optional<Conv2d> downsample;        // of the encoder
+  std::optional<UpsampleConv2d> upsample;  // of the decoder
 };
 
 }  // namespace
@@ -104,8 +106,8 @@ struct VaeEncoder::Impl {
         in = out;
       }
       if (i + 1 < levels.size()) {
-        levels[i].resample.emplace(level / "downsample" / "conv", out, out,
-                                   Conv2d::Options{.stride = 2, .padding = 0});
+        levels[i].downsample.emplace(level / "downsample" / "conv", out, out,
+                                     Conv2d::Options{.stride = 2, .padding = 0});
       }
     }
     return levels;
@@ -128,7 +130,7 @@ at::Tensor VaeEncoder::Forward(const at::Tensor& x) const {
   for (const Level& level : impl_->levels) {
     for (const ResNetBlock& block : level.blocks) h = block.Forward(h);
     // The published models were trained with padding on the right and the bottom only.
-    if (level.resample) h = level.resample->Forward(at::constant_pad_nd(h, {0, 1, 0, 1}));
+    if (level.downsample) h = level.downsample->Forward(at::constant_pad_nd(h, {0, 1, 0, 1}));
   }
   h = impl_->norm_out.Forward(impl_->middle.Forward(h));
   return impl_->conv_out.Forward(at::silu_(h));
@@ -153,8 +155,7 @@ struct VaeDecoder::Impl {
         levels[i].blocks.emplace_back(level / "block" / b, in, out);
         in = out;
       }
-      if (i > 0)
-        levels[i].resample.emplace(level / "upsample" / "conv", out, out, Conv2d::Options{});
+      if (i > 0) levels[i].upsample.emplace(level / "upsample" / "conv", out, out);
     }
     return levels;
   }
@@ -176,8 +177,7 @@ at::Tensor VaeDecoder::Forward(const at::Tensor& z) const {
   for (size_t i = impl_->levels.size(); i-- > 0;) {
     const Level& level = impl_->levels[i];
     for (const ResNetBlock& block : level.blocks) h = block.Forward(h);
-    if (level.resample)
-      h = level.resample->Forward(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
+    if (level.upsample) h = level.upsample->Forward(h);
   }
   h = impl_->norm_out.Forward(h);
   return impl_->conv_out.Forward(at::silu_(h));

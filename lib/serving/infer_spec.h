@@ -34,16 +34,9 @@ struct ConditioningRef {
   std::optional<HostConditioning> value;
 };
 
-// Whose turn a request takes in the devices' queues (lib/serving/fair_queue.h).
-struct QueueTurn {
-  std::string client;  // as the server knows it; those without a name are one client
-  int priority = 0;    // -10 to 10; higher goes first
-};
-
 struct EncodeTextSpec {
   std::string clip;
   std::string text;
-  QueueTurn turn = {};
 };
 struct EncodeTextResult {
   std::string conditioning_id;
@@ -89,7 +82,7 @@ struct SampleSpec {
   int preview_every = 0;
   std::vector<double> sigmas;
   std::optional<HostTensor> noise_mask;
-  QueueTurn turn = {};
+  int priority = 0;  // in the devices' queues (lib/serving/fair_queue.h): -10 to 10
 };
 
 // x and denoised are in the model's own (scaled) latent space. sigma: one a batch item, or one for
@@ -99,7 +92,6 @@ struct DenoiseSpec {
   HostTensor x;
   std::vector<double> sigma;
   HostConditioning conditioning;
-  QueueTurn turn = {};
 };
 
 struct DecodeLatentSpec {
@@ -107,7 +99,6 @@ struct DecodeLatentSpec {
   HostTensor latent;
   bool as_png = false;
   int tile_size = 0;  // pixels; 0: whole, and by tiles only when memory lacks
-  QueueTurn turn = {};
 };
 struct DecodeLatentResult {
   HostTensor images;             // when !as_png
@@ -119,7 +110,6 @@ struct EncodeImageSpec {
   std::optional<HostTensor> pixels;
   std::string encoded;  // PNG, JPEG or WebP bytes, when no pixels
   int tile_size = 0;    // as DecodeLatentSpec's
-  QueueTurn turn = {};
 };
 
 struct InferSpec {
@@ -132,7 +122,7 @@ struct InferSpec {
   int preview_every = 0;
   std::string image_format = "png";  // or "jpeg", "jpg", "webp"; empty: "png"
   int tile_size = 0;                 // as DecodeLatentSpec's
-  QueueTurn turn = {};
+  int priority = 0;                  // in the devices' queues (lib/serving/fair_queue.h): -10 to 10
 };
 struct InferResult {
   std::vector<std::string> png;  // of any image_format; generation parameters embedded

@@ -186,8 +186,12 @@ void Inference::RunOne(OnePhase what, Pin pin,
                        absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
                        CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done) {
   auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError("not run"));
-  PhasedRequest request{pin->family,       std::move(what.turn),       {},
-                        std::move(cancel), std::move(callbacks.phase), std::move(callbacks.queue)};
+  PhasedRequest request{pin->family,
+                        what.priority,
+                        {},
+                        std::move(cancel),
+                        std::move(callbacks.phase),
+                        std::move(callbacks.queue)};
   Phase phase = NewPhase(std::move(what.name), pin, what.units);
   auto pinned = std::make_shared<const Pin>(std::move(pin));
   phase.work =
@@ -223,8 +227,8 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
     return result;
   };
-  RunOne<EncodeTextResult>({"text", spec.turn}, *std::move(pin), std::move(work), std::move(cancel),
-                           {}, std::move(done));
+  RunOne<EncodeTextResult>({"text"}, *std::move(pin), std::move(work), std::move(cancel), {},
+                           std::move(done));
 }
 
 void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
@@ -258,8 +262,8 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
     if (team.mates.empty()) times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
-  RunOne<HostTensor>({"sample", spec.turn, 1, forecast}, *std::move(pin), std::move(work), cancel,
-                     std::move(callbacks), std::move(done));
+  RunOne<HostTensor>({"sample", 1, spec.priority, forecast}, *std::move(pin), std::move(work),
+                     cancel, std::move(callbacks), std::move(done));
 }
 
 void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
@@ -279,7 +283,7 @@ void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Hos
                cancel](const Pin& pin) {
     return RunDenoise(pin->model(), x, sigma, conditioning, *cancel);
   };
-  RunOne<HostTensor>({"denoise", spec.turn, elements}, *std::move(pin), std::move(work), cancel, {},
+  RunOne<HostTensor>({"denoise", elements}, *std::move(pin), std::move(work), cancel, {},
                      std::move(done));
 }
 
@@ -309,8 +313,8 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
     }
     return result;
   };
-  RunOne<DecodeLatentResult>({"decode", spec.turn, elements}, *std::move(pin), std::move(work),
-                             cancel, {}, std::move(done));
+  RunOne<DecodeLatentResult>({"decode", elements}, *std::move(pin), std::move(work), cancel, {},
+                             std::move(done));
 }
 
 void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
@@ -328,7 +332,7 @@ void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
                      pipeline::EncodeImages(pin->vae(), images, options, *cancel));
     return FromTorch(latent);
   };
-  RunOne<HostTensor>({"encode", spec.turn, pixels}, *std::move(pin), std::move(work), cancel, {},
+  RunOne<HostTensor>({"encode", pixels}, *std::move(pin), std::move(work), cancel, {},
                      std::move(done));
 }
 
@@ -350,7 +354,7 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
   result->seed = spec.options.seed;
 
   PhasedRequest request{
-      job->model()->family,      spec.turn, {}, std::move(cancel), std::move(callbacks.phase),
+      job->model()->family,      spec.priority, {}, std::move(cancel), std::move(callbacks.phase),
       std::move(callbacks.queue)};
   const auto add = [&](const char* name, const Pin& pin, double units, auto work) {
     Phase phase = NewPhase(name, pin, units);

@@ -54,8 +54,8 @@ class Inference {
   // A request of one phase: `work` on what is pinned. `forecast` is of phases that are not timed.
   struct OnePhase {
     std::string name;
-    QueueTurn turn;
     double units = 1;
+    int priority = 0;
     std::optional<PhaseForecast> forecast;
   };
   template <typename T>

@@ -101,8 +101,8 @@ absl::Status PhaseRunner::Admit(Request& request) {
   std::map<DeviceId, QueueClaim> claims;
   for (const Phase& phase : request.phases) {
     QueueClaim& claim = claims[phase.device];
-    claim.client = request.turn.client;
-    claim.priority = request.turn.priority;
+    claim.client = request.cancel->client();
+    claim.priority = request.priority;
     claim.seconds += phase.forecast.seconds;
   }
   RETURN_IF_ERROR(CheckDeadline(request, claims));

@@ -41,9 +41,10 @@ struct Phase {
 
 struct PhasedRequest {
   std::string family;  // for the observer
-  QueueTurn turn;
+  int priority = 0;
   std::vector<Phase> phases;  // one, at least
-  CancelTokenPtr cancel;      // checked before each phase; ends a wait at once
+  // Checked before each phase; ends a wait at once. Its client shares fairly with others.
+  CancelTokenPtr cancel;
   std::function<void(std::string_view phase)> started;  // may be empty, as the next
   std::function<void(const QueueProgress&)> queued;
 };

@@ -16,7 +16,7 @@ namespace {
 
 PhasedRequest EmptyRequest(absl::AnyInvocable<absl::Status()> last) {
   const CancelTokenPtr cancel = std::make_shared<CancelToken>(absl::Now() + absl::Hours(1));
-  PhasedRequest request{"sd1", {"client", 0}, {}, cancel, nullptr, [](const QueueProgress&) {}};
+  PhasedRequest request{"sd1", 0, {}, cancel, nullptr, [](const QueueProgress&) {}};
   for (int i = 0; i < 3; ++i) {
     request.phases.push_back({"work", DeviceId{}, [] { return absl::OkStatus(); }, {0.001, true}});
   }

@@ -66,12 +66,13 @@ void Run(int runs, int steps) {
   core_options.compute_dtype = "fp32";
   const std::unique_ptr<DaemonCore> core = OrDie(DaemonCore::Create(core_options, nullptr));
   Logger logger("error", "text", &std::cerr);
+  const std::unique_ptr<Access> access = OrDie(Access::Create("", &logger));
   Metrics metrics({"bench", TorchVersion(), CudaVersion()});
   Options options;
   options.listen_address = "127.0.0.1:0";
   options.metrics_address = "";
   const std::unique_ptr<Server> server =
-      OrDie(Server::Start(options, core.get(), &metrics, &logger));
+      OrDie(Server::Start(options, core.get(), access.get(), &metrics, &logger));
   const auto remote = OrDie(client::Client::Connect(absl::StrCat("127.0.0.1:", server->port())));
 
   CoreClient local(core.get());

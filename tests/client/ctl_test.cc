@@ -1,7 +1,10 @@
 // The real distorchctl against a scripted daemon: what all commands share, and the small ones.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
+#include <atomic>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -17,6 +20,7 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::StartsWith;
 
 TEST_F(CtlTest, HelpOfEveryCommandHasExamples) {
@@ -25,7 +29,7 @@ TEST_F(CtlTest, HelpOfEveryCommandHasExamples) {
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.out, AllOf(HasSubstr("DISTORCHD_ADDRESS"), HasSubstr("127.0.0.1:50051")));
   for (const char* command : {"devices", "checkpoints", "plan", "load", "models", "infer", "encode",
-                              "lora", "clip_skip", "unload"}) {
+                              "lora", "clip_skip", "unload", "top"}) {
     EXPECT_THAT(help.out, HasSubstr(absl::StrCat("\n  ", command)));
     ProgramResult result = Run({command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
@@ -58,6 +62,7 @@ TEST_F(CtlTest, WrongUsageExitsWith2) {
       {"infer", "--prompt=x", "--image_format=bmp"},
       {"infer", "--prompt=x", "--tile_size=-8"},
       {"devices", "--timeout=-1"},
+      {"top", "--interval=0"},
   };
   for (const auto& arguments : kWrong) {
     ProgramResult result = Run(arguments);
@@ -193,6 +198,83 @@ TEST_F(CtlTest, LoraAndClipSkipPrintNewHandles) {
   EXPECT_EQ(lora.strength_model(), -0.5);
   EXPECT_EQ(lora.strength_clip(), 1);
   EXPECT_EQ(Run({"clip_skip", "--stop_at_layer", "-2"}).out, "clip  clip-1-2\n");
+}
+
+class TopTest : public CtlTest {
+ protected:
+  void SetUp() override {
+    CtlTest::SetUp();
+    ScriptModels();
+    server_.models.onListDevices = [this](auto*, const auto&, auto* response) {
+      v1::DeviceInfo& device = *response->add_devices();
+      device.set_name("cuda:0");
+      device.set_total_bytes(int64_t{8} << 30);
+      device.set_free_bytes(int64_t{6} << 30);
+      device.set_queue_length(3);
+      if (++looks_ == 3) looked_.Notify();
+      return grpc::Status::OK;
+    };
+  }
+
+  std::atomic<int> looks_ = 0;
+  absl::Notification looked_;  // three times
+};
+
+TEST_F(TopTest, OncePrintsDevicesAsBarsQueuesAndModels) {
+  const ProgramResult result = Run({"top", "--once"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("cuda:0  #####...............  25.0 %  6.00 GiB  8.00 GiB"));
+  EXPECT_THAT(result.out, HasSubstr("      3\n"));
+  EXPECT_THAT(result.out, HasSubstr("sd15.safetensors  model"));
+  EXPECT_THAT(result.out, Not(HasSubstr("\x1b")));
+  const json object = RunJson({"top"});
+  EXPECT_EQ(object["devices"][0]["queue_length"], 3);
+  EXPECT_EQ(object["models"][1]["handle"], "clip-1");
+}
+
+TEST_F(TopTest, ViewsFollowOneAnotherUntilCtrlC) {
+  Program program(DISTORCHCTL_PATH, {"top", "--interval=0.01"}, Environment());
+  looked_.WaitForNotification();
+  program.Signal(SIGINT);
+  const ProgramResult result = program.Wait();
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("\n\nDEVICE"), Not(HasSubstr("\x1b"))));
+}
+
+TEST_F(TopTest, ATerminalIsRedrawnAndGivenBackAsItWas) {
+  Program program(DISTORCHCTL_PATH, {"top", "--interval=0.01"}, Environment(),
+                  Program::Output::kTerminal);
+  looked_.WaitForNotification();
+  program.Signal(SIGINT);
+  const ProgramResult result = program.Wait();
+  EXPECT_EQ(result.exit_code, 0) << result.out;
+  EXPECT_THAT(result.out, StartsWith("\x1b[?1049h\x1b[?25l\x1b[Hdistorchd at 127.0.0.1:"));
+  EXPECT_THAT(result.out, testing::EndsWith("\x1b[?25h\x1b[?1049l"));
+}
+
+TEST_F(TopTest, ADaemonThatIsNotThereAtFirstIsAnError) {
+  server_.Stop();
+  EXPECT_EQ(Run({"top"}).exit_code, 1);
+}
+
+TEST_F(CtlTest, TokensComeFromAFileOrTheEnvironment) {
+  std::vector<std::string> sent;
+  server_.models.onListModels = [&](auto* context, const auto&, auto*) {
+    const auto it = context->client_metadata().find("authorization");
+    sent.emplace_back(it->second.data(), it->second.size());
+    return grpc::Status::OK;
+  };
+  std::ofstream(Path("token")) << "from-a-file\n";
+  for (const char* flag : {"--token_file", "--auth_token_file"})
+    EXPECT_EQ(Run({"models", absl::StrCat(flag, "=", Path("token"))}).exit_code, 0);
+  for (const char* variable :
+       {"DISTORCH_TOKEN=from-outside", "DISTORCHD_AUTH_TOKEN=from-outside"}) {
+    std::vector<std::string> environment = Environment();
+    environment.push_back(variable);
+    EXPECT_EQ(Program(DISTORCHCTL_PATH, {"models"}, environment).Wait().exit_code, 0);
+  }
+  EXPECT_THAT(sent, testing::ElementsAre("Bearer from-a-file", "Bearer from-a-file",
+                                         "Bearer from-outside", "Bearer from-outside"));
 }
 
 }  // namespace

@@ -165,6 +165,40 @@ TEST(OptionsTest, HelpNamesEveryFlagWithItsDefault) {
   }
 }
 
+TEST(OptionsTest, TlsOpensTheListenerAndNeedsBothItsFiles) {
+  const Options options = MustParse({"--listen_address=0.0.0.0:1", "--tls_cert=c", "--tls_key=k",
+                                     "--tls_client_ca=a", "--auth_tokens_file=t"});
+  EXPECT_EQ(options.tls.cert, "c");
+  EXPECT_EQ(options.tls.key, "k");
+  EXPECT_EQ(options.tls.client_ca, "a");
+  EXPECT_EQ(options.auth_tokens_file, "t");
+  for (const char* half : {"--tls_cert=c", "--tls_key=k", "--tls_client_ca=a"})
+    EXPECT_THAT(ErrorOf({half}), HasSubstr("both tls_cert and tls_key"));
+  EXPECT_THAT(ErrorOf({"--listen_address=0.0.0.0:1", "--auth_tokens_file=t"}),
+              HasSubstr("--allow_insecure_listen"));
+}
+
+TEST(OptionsTest, LimitsCanBeLoweredButImagesNotRaised) {
+  const Options options = MustParse({"--max_image_side=1024", "--max_batch=4", "--max_steps=100",
+                                     "--max_prompt_bytes=1000", "--max_tensor_mb=8",
+                                     "--max_metadata_kb=4", "--max_concurrent_streams=10"});
+  EXPECT_EQ(options.limits.image_side, 1024);
+  EXPECT_EQ(options.limits.batch, 4);
+  EXPECT_EQ(options.limits.steps, 100);
+  EXPECT_EQ(options.limits.prompt_bytes, 1000);
+  EXPECT_EQ(options.limits.tensor_mb, 8);
+  EXPECT_EQ(options.max_metadata_kb, 4);
+  EXPECT_EQ(options.max_concurrent_streams, 10);
+  EXPECT_THAT(ErrorOf({"--max_image_side=8200"}), HasSubstr("from 64 to 8192"));
+}
+
+TEST(OptionsTest, CheckIsAnActionWithAllSettings) {
+  const absl::StatusOr<CommandLine> parsed = Parse({"--check", "--queue_limit=7"});
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->action, CommandLine::Action::kCheck);
+  EXPECT_EQ(parsed->options.core.queue_limit, 7);
+}
+
 TEST_F(YamlTest, EveryFlagCanComeFromTheFile) {
   const Options options = MustParse({Write(R"(
 listen_address: "127.0.0.1:0"

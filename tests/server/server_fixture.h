@@ -26,7 +26,7 @@ class ServerFixture : public ::testing::Test {
   void StartServer(Options options = WithoutMetrics()) {
     options.listen_address = "127.0.0.1:0";
     absl::StatusOr<std::unique_ptr<Server>> started =
-        Server::Start(options, &core, &metrics, &logger);
+        Server::Start(options, &core, access.get(), &metrics, &logger);
     ASSERT_TRUE(started.ok()) << started.status();
     server = *std::move(started);
     channel = NewChannel();
@@ -57,6 +57,8 @@ class ServerFixture : public ::testing::Test {
   FakeCore core;
   std::ostringstream log;
   Logger logger{"info", "json", &log};
+  // Lets everyone in; a test may put another in its place before it starts the server.
+  std::unique_ptr<Access> access = *Access::Create("", &logger);
   Metrics metrics{{"1.2.3", "2.11.0", "13.0"}};
   std::unique_ptr<Server> server;
   std::shared_ptr<grpc::Channel> channel;

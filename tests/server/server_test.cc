@@ -181,7 +181,7 @@ TEST_F(ServerTest, APortInUseIsAnError) {
   options.listen_address = absl::StrCat("127.0.0.1:", server->port());
   options.metrics_address = "";
   const absl::StatusOr<std::unique_ptr<Server>> second =
-      Server::Start(options, &core, &metrics, &logger);
+      Server::Start(options, &core, access.get(), &metrics, &logger);
   EXPECT_TRUE(absl::IsUnavailable(second.status())) << second.status();
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("cannot listen on 127.0.0.1:"));
 }
@@ -193,19 +193,19 @@ TEST_F(ServerTest, AMetricsPortInUseIsAnErrorToo) {
   options.listen_address = "127.0.0.1:0";
   options.metrics_address = absl::StrCat("127.0.0.1:", server->metrics_port());
   Metrics other({"", "", ""});
-  const absl::Status status = Server::Start(options, &core, &other, &logger).status();
+  const absl::Status status = Server::Start(options, &core, access.get(), &other, &logger).status();
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("cannot serve HTTP on 127.0.0.1:"));
 }
 
 TEST_F(ServerTest, ServesFromStartToSignal) {
-  BlockShutdownSignals();  // in this thread, from which the others come
+  BlockSignals();  // in this thread, from which the others come
   Options options;
   options.listen_address = "127.0.0.1:0";
   options.metrics_address = "";
   options.port_file = absl::StrCat(::testing::TempDir(), "/distorchd-ports-", getpid(), ".json");
   absl::Status result;
-  std::thread serving([&] { result = Serve(options, &core, &metrics, &logger); });
+  std::thread serving([&] { result = Serve(options, &core, access.get(), &metrics, &logger); });
   while (!std::filesystem::exists(options.port_file)) std::this_thread::yield();
   nlohmann::json ports = nlohmann::json::parse(std::ifstream(options.port_file));
   EXPECT_TRUE(ports["metrics"].is_null());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "server/methods.h"
 #include "tests/server/requests.h"
 #include "tests/server/server_fixture.h"
 
@@ -152,12 +153,12 @@ TEST_F(ServicesTest, WhatIsMalformedNeverReachesTheCore) {
 }
 
 TEST_F(ServicesTest, QueuesKnowTheClientAndTellItsPosition) {
-  core.infer = [](const InferSpec& spec, CancelTokenPtr, InferCallbacks callbacks,
+  core.infer = [](const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                   Done<InferResult> done) {
     callbacks.queue({3, 0});
     callbacks.queue({2, 1.5});
     InferResult result;
-    result.warnings = {absl::StrCat(spec.turn.client, " ", spec.turn.priority)};
+    result.warnings = {absl::StrCat(cancel->client(), " ", spec.priority)};
     std::move(done)(std::move(result));
   };
   v1::InferRequest request = InferRequest();
@@ -262,27 +263,6 @@ TEST_F(ServicesTest, ApplyLoraHandsFieldsAndKeysThrough) {
   EXPECT_THAT(status.error_message(), HasSubstr("lora_name"));
 }
 
-TEST_F(ServicesTest, RequestIdsAreEchoedOrMadeUp) {
-  grpc::ClientContext given, none, hostile;
-  given.AddMetadata("x-request-id", "job-17");
-  hostile.AddMetadata("x-request-id", std::string(4000, 'x'));
-  v1::ListDevicesResponse response;
-  ASSERT_TRUE(models->ListDevices(&given, {}, &response).ok());
-  ASSERT_TRUE(models->ListDevices(&none, {}, &response).ok());
-  ASSERT_TRUE(models->ListDevices(&hostile, {}, &response).ok());
-  const auto id = [](const grpc::ClientContext& context) {
-    auto it = context.GetServerInitialMetadata().find("x-request-id");
-    return it == context.GetServerInitialMetadata().end()
-               ? ""
-               : std::string(it->second.data(), it->second.size());
-  };
-  EXPECT_EQ(id(given), "job-17");
-  EXPECT_EQ(id(none).size(), 16u);
-  EXPECT_EQ(id(hostile).size(), 16u);
-  server.reset();
-  EXPECT_THAT(log.str(), HasSubstr("\"request_id\":\"job-17\""));
-}
-
 TEST_F(ServicesTest, TheLogHasOneLineACallAndNoPrompt) {
   core.infer = [](const InferSpec& spec, CancelTokenPtr, InferCallbacks, Done<InferResult> done) {
     std::move(done)(absl::InvalidArgumentError("prompt: '" + spec.prompt + "' is odd"));
@@ -294,6 +274,17 @@ TEST_F(ServicesTest, TheLogHasOneLineACallAndNoPrompt) {
   EXPECT_THAT(log.str(),
               HasSubstr("\"method\":\"Infer\",\"code\":\"INVALID_ARGUMENT\",\"seconds\":"));
   EXPECT_THAT(log.str(), Not(HasSubstr("secret garden")));
+}
+
+TEST_F(ServicesTest, EveryMethodHasItsRole) {
+  for (const auto* service : {v1::LoadCheckpointRequest::descriptor()->file()->service(0),
+                              v1::LoadCheckpointRequest::descriptor()->file()->service(1)}) {
+    for (int i = 0; i < service->method_count(); ++i) {
+      const std::string name =
+          absl::StrCat("/", service->full_name(), "/", service->method(i)->name());
+      EXPECT_TRUE(FindMethod(name) != nullptr) << name << " is not in server/methods.h";
+    }
+  }
 }
 
 TEST_F(ServicesTest, ManyClientsAtOnce) {

@@ -236,7 +236,8 @@ TEST(TranslateInferTest, EachFieldIsNamedByItsError) {
   };
   EXPECT_THAT(error_after([](auto* r) { r->clear_clip(); }), HasSubstr("clip: is required"));
   EXPECT_EQ(error_after([](auto* r) { r->set_width(500); }), "width: 500 is not a multiple of 8");
-  EXPECT_EQ(error_after([](auto* r) { r->set_height(8); }), "height: 8 is not from 16 to 8192");
+  EXPECT_EQ(error_after([](auto* r) { r->set_height(8); }),
+            "height: 8 is not from 16 to 8192, the server's --max_image_side");
   EXPECT_THAT(error_after([](auto* r) { r->set_width(8200); }), HasSubstr("width: 8200"));
   EXPECT_THAT(error_after([](auto* r) { r->set_height(-512); }), HasSubstr("height: -512"));
   EXPECT_THAT(error_after([](auto* r) { r->set_batch_size(65); }), HasSubstr("batch_size: 65"));
@@ -389,6 +390,69 @@ TEST(TranslateResponseTest, EncodedTextKeepsEveryPart) {
   EXPECT_EQ(response.conditioning().pooled().dtype(), v1::FLOAT16);
   EXPECT_EQ(response.conditioning().guidance(), 3.5);
   EXPECT_FALSE(response.conditioning().has_attention_mask());
+}
+
+TEST(RequestLimitsTest, NameTheFieldTheLimitAndTheFlag) {
+  RequestLimits limits;
+  limits.image_side = 512;
+  limits.batch = 2;
+  limits.steps = 50;
+  limits.prompt_bytes = 10;
+  limits.tensor_mb = 1;
+  const auto infer = [&](const std::function<void(v1::InferRequest*)>& change) {
+    v1::InferRequest request;
+    request.set_model("m");
+    request.set_clip("c");
+    request.set_vae("v");
+    change(&request);
+    return ToInferSpec(request, limits);
+  };
+  EXPECT_TRUE(infer([](auto* r) {
+                r->set_width(512);
+                r->set_batch_size(2);
+                r->mutable_options()->set_steps(50);
+                r->set_prompt("0123456789");
+              }).ok());
+  EXPECT_EQ(MessageOf(infer([](auto* r) { r->set_width(520); })),
+            "width: 520 is not from 16 to 512, the server's --max_image_side");
+  EXPECT_EQ(MessageOf(infer([](auto* r) { r->set_batch_size(3); })),
+            "batch_size: 3 is not from 1 to 2, the server's --max_batch");
+  EXPECT_EQ(MessageOf(infer([](auto* r) { r->mutable_options()->set_steps(51); })),
+            "options.steps: 51 is not from 1 to 50, the server's --max_steps");
+  EXPECT_EQ(MessageOf(infer([](auto* r) { r->set_negative_prompt("a secret garden"); })),
+            "negative_prompt: has 15 bytes; the server takes 10 (--max_prompt_bytes)");
+  v1::EncodeTextRequest text;
+  text.set_clip("c");
+  text.set_text("a secret garden");
+  EXPECT_THAT(MessageOf(ToEncodeTextSpec(text, limits)), HasSubstr("text: has 15 bytes"));
+}
+
+TEST(RequestLimitsTest, HoldForTensorsToo) {
+  RequestLimits limits;
+  limits.image_side = 512;
+  limits.batch = 2;
+  limits.tensor_mb = 1;
+  const auto decode = [&](const std::vector<int64_t>& shape) {
+    int64_t size = 4;
+    for (int64_t dim : shape) size *= dim;
+    v1::DecodeLatentRequest request;
+    request.set_vae("v");
+    *request.mutable_latent() =
+        MakeTensor(v1::FLOAT32, shape, std::string(static_cast<std::size_t>(size), '\0'));
+    return ToDecodeLatentSpec(request, limits);
+  };
+  EXPECT_TRUE(decode({2, 4, 64, 64}).ok());
+  EXPECT_EQ(MessageOf(decode({3, 4, 8, 8})),
+            "latent.shape: 3 is not from 1 to 2, the server's --max_batch");
+  EXPECT_EQ(MessageOf(decode({1, 4, 1, 65})),
+            "latent.shape: 520 is not from 1 to 512, the server's --max_image_side");
+  EXPECT_EQ(MessageOf(decode({1, 4097, 8, 8})),
+            "latent: has 1048832 bytes; the server takes 1 MiB (--max_tensor_mb)");
+  v1::EncodeImageRequest image;
+  image.set_vae("v");
+  *image.mutable_pixels() = MakeTensor(v1::FLOAT32, {1, 1, 513, 3}, std::string(513 * 12, '\0'));
+  EXPECT_THAT(MessageOf(ToEncodeImageSpec(image, limits)),
+              HasSubstr("pixels.shape: 513 is not from 1 to 512"));
 }
 
 }  // namespace

@@ -46,9 +46,9 @@ class PhasesTest : public ::testing::Test {
     return {"work", device, std::move(work), forecast};
   }
   OutcomePtr Run(std::vector<Phase> phases, CancelTokenPtr cancel = std::make_shared<CancelToken>(),
-                 QueueTurn turn = {}, std::function<void(const QueueProgress&)> queued = nullptr) {
+                 int priority = 0, std::function<void(const QueueProgress&)> queued = nullptr) {
     auto outcome = std::make_shared<Outcome>();
-    PhasedRequest request{"sd1",   std::move(turn),  std::move(phases), std::move(cancel),
+    PhasedRequest request{"sd1",   priority,         std::move(phases), std::move(cancel),
                           nullptr, std::move(queued)};
     runner_->Run(std::move(request), [outcome](const absl::Status& status, const PhaseSeconds&) {
       outcome->status = status;
@@ -57,10 +57,10 @@ class PhasesTest : public ::testing::Test {
     return outcome;
   }
   OutcomePtr Run(Phase phase, CancelTokenPtr cancel = std::make_shared<CancelToken>(),
-                 QueueTurn turn = {}, std::function<void(const QueueProgress&)> queued = nullptr) {
+                 int priority = 0, std::function<void(const QueueProgress&)> queued = nullptr) {
     std::vector<Phase> phases;
     phases.push_back(std::move(phase));
-    return Run(std::move(phases), std::move(cancel), std::move(turn), std::move(queued));
+    return Run(std::move(phases), std::move(cancel), priority, std::move(queued));
   }
   // Keeps `device` busy until Release.
   OutcomePtr Hold(const DeviceId& device, PhaseForecast forecast = {}) {
@@ -185,9 +185,9 @@ TEST_F(PhasesTest, TellsThePositionAsItChanges) {
   std::vector<int> positions;  // told before the end, and by turns
   const OutcomePtr first = Run(On(kGpu));
   const OutcomePtr second =
-      Run(On(kGpu), std::make_shared<CancelToken>(), {},
+      Run(On(kGpu), std::make_shared<CancelToken>(), 0,
           [&](const QueueProgress& queue) { positions.push_back(queue.position); });
-  const OutcomePtr urgent = Run(On(kGpu), std::make_shared<CancelToken>(), {"", 5});
+  const OutcomePtr urgent = Run(On(kGpu), std::make_shared<CancelToken>(), 5);
   Release();
   EXPECT_TRUE(second->Wait().ok());
   EXPECT_THAT(positions, ElementsAre(2, 3, 2, 1));
@@ -231,9 +231,10 @@ TEST_F(PhasesTest, ManyClientsComeAndGo) {
       for (int i = 0; i < kRequests; ++i) {
         std::vector<Phase> phases;
         for (const DeviceId& device : {kCpu, kGpu, kCpu}) phases.push_back(On(device));
-        const auto cancel = std::make_shared<CancelToken>();
+        const auto cancel =
+            std::make_shared<CancelToken>(absl::InfiniteFuture(), std::to_string(c));
         const OutcomePtr outcome =
-            Run(std::move(phases), cancel, {std::to_string(c), i % 3}, [](const QueueProgress&) {});
+            Run(std::move(phases), cancel, i % 3, [](const QueueProgress&) {});
         if (i % 2 == 0) cancel->Cancel(absl::CancelledError("gone"));
         outcome->Wait();
         if (i % 2 == 0 && outcome->status.code() == absl::StatusCode::kCancelled) continue;
