@@ -30,6 +30,8 @@ def pytest_configure(config):
 
 
 class Daemon:
+    ctl_program = BIN / "distorchctl"
+
     def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
         ports.unlink(missing_ok=True)  # of one that was killed
@@ -53,7 +55,7 @@ class Daemon:
         return self.log.read()
 
     def ctl(self, *args):
-        return subprocess.run([BIN / "distorchctl", f"--address={self.address}", "--json", *args],
+        return subprocess.run([self.ctl_program, f"--address={self.address}", "--json", *args],
                               capture_output=True, text=True, timeout=300)
 
     def ctl_json(self, *args):
@@ -96,3 +98,13 @@ def programs():
     root = pathlib.Path(result.stdout.strip())
     return {name: root / folder / name
             for folder, name in (("usr/bin", "prometheus"), ("usr/bin", "promtool"), ("usr/sbin", "nginx"))}
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """Paths of a certificate for 127.0.0.1 that is its own authority, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"

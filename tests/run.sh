@@ -12,7 +12,7 @@ usage: tests/run.sh [--quick] [STAGE…]
              shellcheck     the shell scripts
              build          programs and tests, with LibTorch
              ctest          the C++ tests
-             pytest         the running daemon, and the Python client
+             pytest         the running daemon, the Python client, the ComfyUI nodes
              asan           houses without LibTorch under AddressSanitizer and UBSan
              tsan           the same under ThreadSanitizer
              thread-safety  clang's lock analysis of the sources that take part in locking

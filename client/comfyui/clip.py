@@ -44,6 +44,7 @@ class RemoteClip(comfy.sd.CLIP):
     def __init__(self, part: Part) -> None:
         super().__init__(no_init=True)
         self.part = part
+        self._skipping: dict[int, Part] = {}
         self.cond_stage_model = torch.nn.Module()
         self.tokenizer = None
         self.layer_idx: int | None = None
@@ -62,7 +63,9 @@ class RemoteClip(comfy.sd.CLIP):
         return other
 
     def clone(self, *_: Any, **__: Any) -> RemoteClip:
-        return self.with_part(self.part)
+        other = self.with_part(self.part)
+        other._skipping = self._skipping
+        return other
 
     def clip_layer(self, layer_idx: int) -> None:
         self.layer_idx = layer_idx
@@ -91,7 +94,11 @@ class RemoteClip(comfy.sd.CLIP):
 
     def _at_layer(self) -> Part:
         """-1 is not the same as None: a family may stop earlier by itself."""
-        return self.part if self.layer_idx is None else self.part.with_clip_skip(self.layer_idx)
+        if self.layer_idx is None:
+            return self.part
+        if self.layer_idx not in self._skipping:
+            self._skipping[self.layer_idx] = self.part.with_clip_skip(self.layer_idx)
+        return self._skipping[self.layer_idx]
 
     def load_model(self, *_: Any, **__: Any) -> Any:
         return self.patcher

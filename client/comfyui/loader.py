@@ -14,7 +14,7 @@ SERVER_INPUTS = {
     "server": ("STRING", {"default": "", "tooltip": "HOST:PORT of the distorchd daemon. Empty: DISTORCHD_ADDRESS of the "
                           "environment, then 127.0.0.1:50051. The lists here are that one's."}),
     "token": ("STRING", {"default": "", "tooltip": "What the daemon lets its clients in with. It is saved with the workflow: "
-                         "DISTORCHD_AUTH_TOKEN of the environment, used when this is empty, is not."}),
+                         "DISTORCH_TOKEN of the environment, used when this is empty, is not."}),
 }
 
 

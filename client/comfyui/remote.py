@@ -19,6 +19,7 @@ import comfy.model_management
 import comfy.utils
 import distorchd
 from distorchd import distorch_pb2 as pb
+from distorchd.options import DEFAULT_ADDRESS, environment_token
 
 T = TypeVar("T")
 
@@ -48,6 +49,10 @@ def interruptible() -> Iterator[distorchd.Canceller]:
         watcher.join()
 
 
+def default_address() -> str:
+    return os.environ.get("DISTORCHD_ADDRESS") or DEFAULT_ADDRESS
+
+
 class Server:
     """A daemon, once for each address and token. Counts who uses a handle: equal loads have equal handles."""
 
@@ -56,8 +61,8 @@ class Server:
 
     @classmethod
     def get(cls, address: str, token: str = "") -> Server:
-        address = address.strip() or os.environ.get("DISTORCHD_ADDRESS", "") or "127.0.0.1:50051"
-        token = token.strip() or os.environ.get("DISTORCHD_AUTH_TOKEN", "")
+        address = address.strip() or default_address()
+        token = token.strip() or environment_token() or ""
         with cls._all_lock:
             if (address, token) not in cls._all:
                 cls._all[address, token] = cls(address, token)
@@ -90,13 +95,17 @@ class Server:
         threading.Thread(target=self._let_go, args=(handle,), daemon=True).start()
 
     def _let_go(self, handle: str) -> None:
+        with self._lock:  # until it is unloaded: who wants it next must not find it half gone
+            if self.drop(handle):
+                self._unload([handle])
+
+    def drop(self, handle: str) -> bool:
+        """One user less; whether that was the last. The daemon is not told: it may have lost the handle by itself."""
         with self._lock:
-            left = self._users.get(handle, 0) - 1
+            left = self._users.pop(handle, 0) - 1
             if left > 0:
                 self._users[handle] = left
-                return
-            self._users.pop(handle, None)
-        self._unload([handle])
+            return left <= 0
 
     def unload_idle(self) -> None:
         """Frees what is held but not computing. Parts stay: they load again when they are used."""
@@ -219,8 +228,8 @@ class Part:
 
     def _forget(self) -> None:
         with self._lock:
-            if self._finalizer is not None:
-                self._finalizer()
+            if self._finalizer is not None and self._finalizer.detach():
+                self.server.drop(self._handle)
             self._handle, self._finalizer = "", None
         if self._parent is not None:
             self._parent._forget()

@@ -1,13 +1,20 @@
-"""ComfyUI in this process, on the CPU, with our nodes in it."""
+"""ComfyUI in this process, on the CPU, with our nodes in it: with its own packages and those of tests/requirements.txt,
+
+    COMFYUI_DIR=~/ComfyUI ~/ComfyUI/venv/bin/python -m pytest tests/integration/test_comfyui*.py
+"""
 
 import asyncio
 import importlib.util
 import os
 import sys
 
+import pytest
+
 from conftest import ROOT
 
 COMFYUI = os.environ.get("COMFYUI_DIR")
+needs_comfyui = pytest.mark.skipif(not COMFYUI or importlib.util.find_spec("torch") is None,
+                                   reason="COMFYUI_DIR is not set, or this is no Python that runs ComfyUI")
 
 
 def start():

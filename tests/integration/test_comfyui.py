@@ -14,7 +14,7 @@ import distorchd
 from conftest import ROOT, Daemon
 from test_python_client import write_lora
 
-pytestmark = pytest.mark.skipif(not comfyui_driver.COMFYUI, reason="COMFYUI_DIR is not set")
+pytestmark = comfyui_driver.needs_comfyui
 
 DEMO = "shapes-sd1.safetensors"
 LOADER, SAMPLER = "CheckpointLoaderAdvancedDisTorch2MultiGPU_distorchd", "KSampler_distorchd"

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import distorchd
+from comfyui_driver import COMFYUI, needs_comfyui
 from conftest import ROOT, Daemon
 
-COMFYUI = os.environ.get("COMFYUI_DIR")
-pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR is not set")
+pytestmark = needs_comfyui
 
 DEMO = "shapes-sd1.safetensors"
 PROMPT = {

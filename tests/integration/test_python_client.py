@@ -79,6 +79,26 @@ def write_lora(path):
     safetensors.numpy.save_file(tensors, path)
 
 
+def test_tls_tokens_and_certificates(start_daemon, certificate, tmp_path):
+    cert, key = certificate
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"tokens": [{"name": "alice", "role": "admin", "token": "a" * 64},
+                                             {"name": "web", "role": "user", "token": "b" * 64}]}))
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}", f"--tls_client_ca={cert}", f"--auth_tokens_file={tokens}")
+    tls = distorchd.Tls(ca=cert, cert=cert, key=key)
+    with distorchd.Client(daemon.address, tls=tls, token="a" * 64) as admin, \
+            distorchd.Client(daemon.address, tls=tls, token="b" * 64) as user, admin.load(DEMO) as loaded:
+        checkpoint = user.attach(loaded.model, loaded.clip, loaded.vae)
+        assert checkpoint.infer("a", **SMALL).files
+        with pytest.raises(distorchd.PermissionDeniedError) as denied:
+            user.load(DEMO)
+        assert denied.value.request_id
+    for wrong, error in (({"tls": tls}, distorchd.UnauthenticatedError), ({"tls": tls, "token": "c" * 64}, distorchd.UnauthenticatedError),
+                         ({"tls": distorchd.Tls(ca=cert), "token": "a" * 64}, distorchd.UnavailableError)):
+        with distorchd.Client(daemon.address, **wrong) as client, pytest.raises(error):
+            client.list_models()
+
+
 def test_applies_adapters_and_skips_layers(start_daemon, tmp_path):
     write_lora(tmp_path / "ink.safetensors")
     daemon = start_daemon(f"--lora_dirs={tmp_path}")
@@ -95,6 +115,19 @@ def test_applies_adapters_and_skips_layers(start_daemon, tmp_path):
         assert [model.handle for model in client.list_models()] == sorted([base.model, base.clip, base.vae])
         with pytest.raises(distorchd.NotFoundError, match="paper.safetensors"):
             base.apply_lora("paper.safetensors")
+
+
+def test_attaches_to_what_others_loaded(client, daemon):
+    loaded = client.load(DEMO)
+    with distorchd.Client(daemon.address) as other:
+        handles = {model.kind: model.handle for model in other.list_models()}
+        with other.attach(**handles) as checkpoint:
+            assert checkpoint.infer("a", **SMALL).seed == 7
+            latent = checkpoint.sample(checkpoint.encode_text("a"), checkpoint.encode_text(""), checkpoint.empty_latent(64, 64), steps=1)
+            assert latent.shape == (1, 4, 8, 8)
+        assert len(other.list_models()) == 3
+    assert loaded.unload().handles_closed == 3
+    assert loaded.unload().handles_closed == 0
 
 
 def test_errors_are_the_servers(client):

@@ -1,6 +1,7 @@
 """Our ComfyUI nodes against the recorded interfaces of ComfyUI, and a daemon of the test's own."""
 
 import gc
+import importlib.util
 import inspect
 import json
 import os
@@ -121,7 +122,8 @@ def evaluate(model, **inputs):
     return model._apply_model(stand_in.tensor(np.ones((2, 4, 2, 2))), stand_in.tensor([3.0, 3.0]), **given)
 
 
-@pytest.mark.skipif(not os.environ.get("COMFYUI_DIR"), reason="COMFYUI_DIR is not set")
+@pytest.mark.skipif(not os.environ.get("COMFYUI_DIR") or importlib.util.find_spec("torch") is None,
+                    reason="COMFYUI_DIR is not set, or this is no Python that runs ComfyUI")
 def test_the_record_is_of_this_comfyui():
     script = "import json, record_interfaces; print(json.dumps(record_interfaces.record()))"
     run = subprocess.run([sys.executable, "-c", script], cwd=record_interfaces.RECORD.parent, capture_output=True, text=True,
@@ -166,6 +168,12 @@ def test_lists_say_so_when_nobody_answers(ours, monkeypatch):
     assert "127.0.0.1:1" in required["ckpt_name"][0][0] and required["vae_device"][0] == ["cpu"]
     with pytest.raises(distorchd.UnavailableError):
         load(ours)
+
+
+def test_lists_say_so_when_the_clients_certificate_is_not_there(ours, monkeypatch):
+    monkeypatch.setenv("DISTORCHD_TLS_CA", "/nowhere/ca.pem")
+    monkeypatch.setenv("DISTORCH_TOKEN", "another")  # another server, whose client is not made yet
+    assert "/nowhere/ca.pem" in ours.loader.CheckpointLoader.INPUT_TYPES()["required"]["ckpt_name"][0][0]
 
 
 def test_sends_the_fields_and_the_token(ours, daemon):

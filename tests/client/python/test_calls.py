@@ -248,3 +248,25 @@ def test_asyncio_retries_reports_and_cancels():
         asyncio.run(run(server.address))
         assert all(metadata["authorization"] == "Bearer t" for _, _, metadata in server.requests)
     assert cancelled.wait(10)
+
+
+@pytest.mark.parametrize("asks_for_ours", [False, True])
+def test_tls_trusts_whom_it_was_told_to_and_shows_who_it_is(certificate, asks_for_ours):
+    cert, key = certificate
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())], cert.read_bytes() if asks_for_ours else None,
+                                              asks_for_ours)
+    own = {"cert": cert, "key": str(key)} if asks_for_ours else {}
+    with FakeServer({"ListModels": lambda request, context: pb.ListModelsResponse()}, credentials) as server:
+        with distorchd.Client(server.address, tls=distorchd.Tls(ca=cert.read_bytes(), **own), token="t") as client:
+            assert list(client.list_models()) == []
+        strangers = [distorchd.Tls(), None] + ([distorchd.Tls(ca=cert)] if asks_for_ours else [])
+        for tls in strangers:
+            with distorchd.Client(server.address, tls=tls, retry=FAST) as client, pytest.raises(distorchd.UnavailableError):
+                client.list_models()
+
+        async def run():
+            async with aio.AsyncClient(server.address, tls=distorchd.Tls(ca=cert, **own)) as client:
+                assert list(await client.list_models()) == []
+        asyncio.run(run())
+    with pytest.raises(ValueError, match="go together"):
+        distorchd.Tls(cert=cert)

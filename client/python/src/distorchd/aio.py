@@ -88,6 +88,11 @@ class AsyncClient:
         loaded = await _finish(events, r.load_event, progress, pb.LoadCheckpointResponse)
         return AsyncCheckpoint(self, loaded.model, loaded.clip, loaded.vae, loaded, ckpt_name)
 
+    def attach(self, model: str = "", clip: str = "", vae: str = "", *, ckpt_name: str = "") -> AsyncCheckpoint:
+        """Handles that somebody else loaded, as list_models shows them: for clients that may compute, but not load. They
+        stay when the result's block ends."""
+        return AsyncCheckpoint(self, model, clip, vae, pb.LoadCheckpointResponse(model=model, clip=clip, vae=vae), ckpt_name, own=())
+
     async def unload(self, *handles: str, all: bool = False, force: bool = False,
                      timeout: float | None = None) -> pb.UnloadResponse:
         """The receipt: bytes freed per device. `force`: also handles in use; their requests end with AbortedError."""

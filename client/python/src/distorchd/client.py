@@ -35,7 +35,7 @@ class Client:
 
     `address`: "HOST:PORT", or any target gRPC knows; by default DISTORCHD_ADDRESS of the environment, then
     127.0.0.1:50051. `tls`: True to trust the system's authorities, or a Tls. `token`: sent with each call as "authorization:
-    Bearer …"; by default DISTORCHD_AUTH_TOKEN's. `timeout`: seconds that each call may take, retries included, where it is
+    Bearer …"; by default DISTORCH_TOKEN's. `timeout`: seconds that each call may take, retries included, where it is
     not given one of its own.
 
     Every method takes `timeout` and `cancel` (a Canceller), and raises a DistorchdError with the server's code and text.
@@ -97,6 +97,11 @@ class Client:
         events = self.stream("LoadCheckpointStream", request, timeout=timeout, cancel=cancel, checkpoint=ckpt_name)
         loaded = _finish(events, r.load_event, progress, pb.LoadCheckpointResponse)
         return Checkpoint(self, loaded.model, loaded.clip, loaded.vae, loaded, ckpt_name)
+
+    def attach(self, model: str = "", clip: str = "", vae: str = "", *, ckpt_name: str = "") -> Checkpoint:
+        """Handles that somebody else loaded, as list_models shows them: for clients that may compute, but not load. They
+        stay when the result's block ends."""
+        return Checkpoint(self, model, clip, vae, pb.LoadCheckpointResponse(model=model, clip=clip, vae=vae), ckpt_name, own=())
 
     def unload(self, *handles: str, all: bool = False, force: bool = False,
                timeout: float | None = None) -> pb.UnloadResponse:

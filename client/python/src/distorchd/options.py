@@ -16,6 +16,11 @@ Pem = Union[bytes, str, "os.PathLike[str]"]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
+def environment_token() -> str | None:
+    """As distorchctl finds it."""
+    return os.environ.get("DISTORCH_TOKEN") or os.environ.get("DISTORCHD_AUTH_TOKEN")
+
+
 def _read(pem: Pem | None) -> bytes | None:
     if pem is None or isinstance(pem, bytes):
         return pem
@@ -73,7 +78,7 @@ class ConnectOptions:
              retry: RetryPolicy | None) -> ConnectOptions:
         address = address or os.environ.get("DISTORCHD_ADDRESS") or DEFAULT_ADDRESS
         if token is None:
-            token = os.environ.get("DISTORCHD_AUTH_TOKEN")
+            token = environment_token()
         return ConnectOptions(address, Tls() if tls is True else tls or None, token or None, timeout,
                               retry or RetryPolicy())
 
