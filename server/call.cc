@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "server/status.h"
@@ -17,6 +18,7 @@ namespace distorch {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kClientIdKey[] = "x-client-id";
 constexpr char kTraceparentKey[] = "traceparent";
 constexpr char kAuthorizationKey[] = "authorization";
 
@@ -33,12 +35,19 @@ std::string Address(const std::string& peer) {
   return peer.substr(0, absl::StartsWith(peer, "ip") ? peer.rfind(':') : peer.npos);
 }
 
-// The token's name, or that in the client's certificate, or the client's address.
+// The token's name, or that in the client's certificate, or where nobody has to say who he is what
+// the client calls itself, or its address.
 std::string ClientName(const absl::StatusOr<Principal>& principal,
                        const grpc::CallbackServerContext& context) {
   if (principal.ok() && !principal->name.empty()) return principal->name;
   const auto names = context.auth_context()->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
   if (!names.empty()) return std::string(names.front().data(), names.front().size());
+  const std::string_view given = Metadata(context, kClientIdKey);
+  constexpr std::size_t kLongest = 128;
+  if (!given.empty() && given.size() <= kLongest &&
+      std::all_of(given.begin(), given.end(), absl::ascii_isgraph)) {
+    return std::string(given);
+  }
   return Address(context.peer());
 }
 

@@ -29,6 +29,15 @@ std::function<void(const StepProgress&)> SendProgress(EventStreamPtr<Event> stre
   };
 }
 
+template <typename Event>
+std::function<void(const QueueProgress&)> SendQueueProgress(EventStreamPtr<Event> stream) {
+  return [stream = std::move(stream)](const QueueProgress& progress) {
+    Event event;
+    ToProto(progress, event.mutable_queue());
+    stream->Send(std::move(event), /*droppable=*/true);
+  };
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
@@ -45,6 +54,7 @@ grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
                          stream->Send(std::move(event), /*droppable=*/false);
                        };
                        callbacks.progress = SendProgress<v1::InferEvent>(stream);
+                       callbacks.queue = SendQueueProgress<v1::InferEvent>(stream);
                        core_->Infer(*spec, stream->cancel(), std::move(callbacks),
                                     [stream](absl::StatusOr<InferResult> result) {
                                       if (result.ok()) {
@@ -77,6 +87,7 @@ grpc::ServerWriteReactor<v1::SampleEvent>* InferenceService::Sample(
                        if (!spec.ok()) return stream->Finish(spec.status());
                        InferCallbacks callbacks;
                        callbacks.progress = SendProgress<v1::SampleEvent>(stream);
+                       callbacks.queue = SendQueueProgress<v1::SampleEvent>(stream);
                        core_->Sample(*spec, stream->cancel(), std::move(callbacks),
                                      [stream](absl::StatusOr<HostTensor> latent) {
                                        if (latent.ok()) {

@@ -78,7 +78,8 @@ void AppendDevices(const std::vector<DeviceInfo>& devices, std::vector<MetricFam
 }
 
 void AppendModels(const std::vector<ModelInfo>& models, std::vector<MetricFamily>* out) {
-  std::map<std::string, int> states = {{"LOADING", 0}, {"READY", 0}, {"UNLOADING", 0}};
+  std::map<std::string, int> states = {
+      {"STORED", 0}, {"LOADING", 0}, {"READY", 0}, {"UNLOADING", 0}};
   // A checkpoint may be loaded twice with different fields: one series has their sum.
   std::map<std::tuple<std::string, std::string, std::string>, int64_t> bytes;
   for (const ModelInfo& model : models) {

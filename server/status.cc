@@ -1,6 +1,11 @@
 #include "server/status.h"
 
+#include <optional>
+
+#include "absl/time/time.h"
+#include "lib/base/retry_delay.h"
 #include "lib/base/utf8.h"
+#include "proto/status_details.pb.h"
 
 namespace distorch {
 namespace {
@@ -25,13 +30,31 @@ std::string Cut(std::string message) {
   return message;
 }
 
+// google.rpc.Status with a google.rpc.RetryInfo. The message is in the status beside it: here it
+// would only fill the trailers.
+std::string Details(int code, absl::Duration retry) {
+  details::RetryInfo info;
+  info.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(retry));
+  info.mutable_retry_delay()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(retry % absl::Seconds(1))));
+  details::Status status;
+  status.set_code(code);
+  google::protobuf::Any* any = status.add_details();
+  any->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
+  any->set_value(info.SerializeAsString());
+  return status.SerializeAsString();
+}
+
 }  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   // absl maps codes it does not know to UNKNOWN; the known ones have gRPC's numbers.
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
-                      Cut(CleanUtf8(status.message())));
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  const std::string message = Cut(CleanUtf8(status.message()));
+  const std::optional<absl::Duration> retry = RetryDelayOf(status);
+  if (!retry) return grpc::Status(code, message);
+  return grpc::Status(code, message, Details(code, *retry));
 }
 
 std::string CodeName(const absl::Status& status) { return absl::StatusCodeToString(status.code()); }

@@ -12,7 +12,8 @@
 namespace distorch {
 
 // The codes are the same; the message is made valid UTF-8 and cut to what HTTP/2 trailers carry
-// (clients refuse more than 8 KiB of them), with a note at its end that it was.
+// (clients refuse more than 8 KiB of them), with a note at its end that it was. A delay after which
+// to try again (lib/base/retry_delay.h) travels in the details, as google.rpc.RetryInfo.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 // "INVALID_ARGUMENT", for logs and metrics.

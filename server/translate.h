@@ -48,6 +48,7 @@ void ToProto(const UnloadReceipt& receipt, v1::UnloadResponse* out);
 
 void ToProto(EncodeTextResult result, v1::EncodeTextResponse* out);
 void ToProto(const StepProgress& progress, v1::StepProgress* out);
+void ToProto(const QueueProgress& progress, v1::QueueProgress* out);
 void ToProto(HostTensor denoised, v1::DenoiseResponse* out);
 void ToProto(DecodeLatentResult result, v1::DecodeLatentResponse* out);
 void ToProto(HostTensor latent, v1::EncodeImageResponse* out);

@@ -19,6 +19,7 @@ namespace {
 constexpr double kMaxVirtualVramGb = 128;
 constexpr double kMaxScale = 1000;  // of cfg and guidance
 constexpr int kMinImageSide = 16;
+constexpr int kMaxPriority = 10;
 constexpr int kMinTile = 64, kMaxTile = 8192;
 constexpr int kLatentScale = 8;  // pixels of an image to one of its latent, in every family
 constexpr std::string_view kImageFormats[] = {"png", "jpeg", "jpg", "webp"};
@@ -160,6 +161,11 @@ absl::StatusOr<SamplingOptions> ToSamplingOptions(const v1::SamplingOptions& in,
   return out;
 }
 
+absl::StatusOr<int> ToPriority(int value) {
+  RETURN_IF_ERROR(CheckInt("options.priority", value, -kMaxPriority, kMaxPriority));
+  return value;
+}
+
 absl::StatusOr<std::vector<double>> ToSigmas(const google::protobuf::RepeatedField<double>& in,
                                              std::string_view field) {
   for (double sigma : in) {
@@ -268,6 +274,7 @@ absl::StatusOr<SampleSpec> ToSampleSpec(const v1::SampleRequest& in, const Reque
   RETURN_IF_ERROR(CheckHandle("model", in.model()));
   out.model = in.model();
   ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options(), limits));
+  ASSIGN_OR_RETURN(out.priority, ToPriority(in.options().priority()));
   out.positive.id = in.positive_id();
   out.negative.id = in.negative_id();
   if (in.has_positive()) {
@@ -356,6 +363,7 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in, const RequestL
   if (in.batch_size() != 0) out.batch_size = in.batch_size();
   RETURN_IF_ERROR(CheckLimit("batch_size", out.batch_size, 1, limits.batch, "max_batch"));
   ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options(), limits));
+  ASSIGN_OR_RETURN(out.priority, ToPriority(in.options().priority()));
   out.init_image = in.init_image();
   out.mask_image = in.mask_image();
   if (out.init_image.empty() && !out.mask_image.empty()) {

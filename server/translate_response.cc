@@ -171,6 +171,11 @@ void ToProto(EncodeTextResult result, v1::EncodeTextResponse* out) {
   Write(std::move(result.conditioning), out->mutable_conditioning());
 }
 
+void ToProto(const QueueProgress& progress, v1::QueueProgress* out) {
+  out->set_position(progress.position);
+  if (progress.seconds > 0) out->set_predicted_seconds(progress.seconds);
+}
+
 void ToProto(const StepProgress& progress, v1::StepProgress* out) {
   out->set_step(progress.step);
   out->set_steps(progress.steps);

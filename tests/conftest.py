@@ -34,6 +34,7 @@ class Daemon:
 
     def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
+        ports.unlink(missing_ok=True)  # of one that was killed
         self.log = open(folder / "daemon.log", "w+")
         self.process = subprocess.Popen(
             [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",

@@ -4,6 +4,7 @@
 #define LIB_BASE_CANCELLATION_H_
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -25,8 +26,11 @@ class CancelToken {
 
   // `reason` is what the cancelled work answers (CANCELLED, ABORTED, …); never OK.
   void Cancel(absl::Status reason) ABSL_LOCKS_EXCLUDED(mutex_) {
-    absl::MutexLock lock(&mutex_);
-    if (reason_.ok()) reason_ = std::move(reason);
+    {
+      absl::MutexLock lock(&mutex_);
+      if (reason_.ok()) reason_ = std::move(reason);
+    }
+    stop_.request_stop();
   }
 
   // OK while the work should go on; else Cancel's reason, or DEADLINE_EXCEEDED once the deadline
@@ -45,11 +49,16 @@ class CancelToken {
   // the address; empty for work of the process's own.
   const std::string& client() const { return client_; }
 
+  // For std::stop_callback: called from Cancel (not when the deadline passes), in whichever thread
+  // that is and under whichever locks it holds, so that it may only hand over.
+  std::stop_token stop_token() const { return stop_.get_token(); }
+
  private:
   const absl::Time deadline_;
   const std::string client_;
   mutable absl::Mutex mutex_;
   absl::Status reason_ ABSL_GUARDED_BY(mutex_);
+  std::stop_source stop_;
 };
 
 using CancelTokenPtr = std::shared_ptr<CancelToken>;

@@ -68,6 +68,26 @@ absl::Status Ledger::Check(const BytesByDevice& need, const BytesByDevice& free_
   return CheckLocked(need, free_now);
 }
 
+BytesByDevice Ledger::Lacking(const BytesByDevice& need, const BytesByDevice& free_now) const {
+  absl::MutexLock lock(&mutex_);
+  BytesByDevice lacking;
+  for (const DeviceMemory& device : devices_) {
+    const DeviceState state = State(device, free_now);
+    const int64_t bytes = BytesOn(need, device.device);
+    const int64_t missing = bytes - (state.free_bytes - state.use.reserved_bytes);
+    if (bytes > 0 && missing > 0) lacking[device.device] = missing;
+  }
+  return lacking;
+}
+
+std::string Ledger::HoldersOf(const DeviceId& device, const BytesByDevice& free_now) const {
+  absl::MutexLock lock(&mutex_);
+  for (const DeviceMemory& known : devices_) {
+    if (known.device == device) return Holders(known, State(known, free_now));
+  }
+  return "nobody";
+}
+
 std::map<DeviceId, Ledger::DeviceUse> Ledger::Use() const {
   absl::MutexLock lock(&mutex_);
   std::map<DeviceId, DeviceUse> use;

@@ -77,6 +77,15 @@ class Ledger {
   absl::Status Check(const BytesByDevice& need, const BytesByDevice& free_now) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // By device, what must become free for `need`, of devices the ledger knows; empty where Check is
+  // OK.
+  BytesByDevice Lacking(const BytesByDevice& need, const BytesByDevice& free_now) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Who holds what of `device`, which it knows: "12.00 GiB flux.safetensors, …", largest first.
+  std::string HoldersOf(const DeviceId& device, const BytesByDevice& free_now) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   std::map<DeviceId, DeviceUse> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

@@ -70,6 +70,11 @@ absl::StatusOr<LinkTable> LinksBetween(const CoreOptions& options, const DeviceM
   return LinkTable();
 }
 
+Observer* NoObserver() {
+  static Observer* const none = new Observer;
+  return none;
+}
+
 std::vector<c10::Device> TorchDevices(const DeviceManager& devices) {
   std::vector<c10::Device> result;
   for (const DeviceId& device : devices.devices()) result.push_back(devices.TorchDevice(device));
@@ -94,6 +99,8 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
     return absl::InvalidArgumentError("--staging_mb, --pinned_mb: must be 0 (none) or more");
   if (options.queue_limit < 1)
     return absl::InvalidArgumentError("--queue_limit: must be 1 or more");
+  if (options.max_queued_per_client < 0)
+    return absl::InvalidArgumentError("--max_queued_per_client: must be 0 (no limit) or more");
   const absl::StatusOr<Execution> execution = ParseExecution(options.execution);
   if (!execution.ok()) return Within("--execution", execution.status());
   ASSIGN_OR_RETURN(ExtraModelPaths folders, Folders(options));
@@ -102,11 +109,20 @@ absl::StatusOr<std::unique_ptr<DaemonCore>> DaemonCore::Create(const CoreOptions
   device_options.compute_dtype = options.compute_dtype;
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceManager> devices, DeviceManager::Create(device_options));
   RETURN_IF_ERROR(DeviceTeams::Check("--parallel", options.parallel, *devices));
+  if (options.evict != "lru" && options.evict != "never")
+    return absl::InvalidArgumentError("--evict: must be lru or never");
+  if (options.restore != "lazy" && options.restore != "eager" && options.restore != "none")
+    return absl::InvalidArgumentError("--restore: must be lazy, eager or none");
+  std::unique_ptr<StateStore> store;
+  if (!options.state_dir.empty()) {
+    ASSIGN_OR_RETURN(
+        store, StateStore::Open(options.state_dir, observer != nullptr ? observer : NoObserver()));
+  }
   KeepActivationsInOneHeap();
   if (options.threads > 0) at::set_num_threads(options.threads);
   ASSIGN_OR_RETURN(LinkTable links, LinksBetween(options, *devices, observer));
   return std::make_unique<CoreImpl>(options, std::move(folders), std::move(devices),
-                                    std::move(links), *execution, observer);
+                                    std::move(links), *execution, std::move(store), observer);
 }
 
 std::string TorchVersion() { return TORCH_VERSION; }
@@ -118,8 +134,8 @@ std::string CudaVersion() {
 
 CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
                    std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
-                   Observer* observer)
-    : observer_(observer != nullptr ? observer : &no_observer_),
+                   std::unique_ptr<StateStore> store, Observer* observer)
+    : observer_(observer != nullptr ? observer : NoObserver()),
       checkpoints_("checkpoint", std::move(folders.checkpoints)),
       loras_("lora", std::move(folders.loras)),
       embeddings_("embedding", std::move(folders.embeddings)),
@@ -129,18 +145,24 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       meter_(WithDisk(devices_->devices())),
       streamer_(StreamingOf(options, *devices_), TorchDevices(*devices_), links_, &meter_,
                 &ledger_),
+      store_(std::move(store)),
+      registry_(store_.get()),
       forecasts_(*devices_, links_, StreamingOf(options, *devices_).staging_bytes, observer_),
+      room_maker_(*devices_, &ledger_, &streamer_, &registry_, options.evict == "lru"),
       loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, &streamer_, observer_,
-              &forecasts_, execution),
+              &forecasts_, &room_maker_, execution),
       lora_applier_(loras_, *devices_, &ledger_, &registry_, &streamer_),
+      restorer_(&loader_, &lora_applier_, &registry_),
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
       teams_(*devices_, options.parallel, &streamer_, &runner_, observer_),
       inference_(devices_->devices(), &registry_, &runner_,
-                 {&embeddings_, &preview_decoders_, &teams_, observer_}),
-      runner_(devices_->devices(), options.queue_limit, observer_),
+                 {&embeddings_, &preview_decoders_, &teams_, &room_maker_, observer_}),
+      runner_(devices_->devices(), {options.queue_limit, options.max_queued_per_client}, observer_),
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),
-      lease_thread_([this] { EndLeases(); }) {}
+      lease_thread_([this] { EndLeases(); }) {
+  if (store_ != nullptr) TakeOverHandles(options.restore);
+}
 
 CoreImpl::~CoreImpl() {
   {
@@ -207,6 +229,54 @@ void CoreImpl::PostLoad(CancelTokenPtr cancel, Done<T> done, Work work) {
   }
 }
 
+template <typename T, typename Spec, typename Call>
+void CoreImpl::WithLoaded(const std::vector<std::string>& handles, const Spec& spec,
+                          const CancelTokenPtr& cancel,
+                          const std::function<void(std::string_view)>& phase, Done<T> done,
+                          Call call) {
+  std::vector<StoredHandle> stored = registry_.StoredAmong(handles);
+  if (stored.empty()) return call(spec, std::move(done));
+  if (phase) phase("load");
+  Restore(
+      std::move(stored), cancel,
+      [spec, done = std::move(done), call = std::move(call)](const absl::Status& status) mutable {
+        if (!status.ok()) return done(status);
+        call(spec, std::move(done));
+      });
+}
+
+void CoreImpl::Restore(std::vector<StoredHandle> stored, const CancelTokenPtr& cancel,
+                       absl::AnyInvocable<void(const absl::Status&)> done) {
+  Done<bool> ended = [done = std::move(done)](const absl::StatusOr<bool>& result) mutable {
+    done(result.status());
+  };
+  PostLoad<bool>(cancel, std::move(ended),
+                 [this, stored = std::move(stored), cancel]() -> absl::StatusOr<bool> {
+                   RETURN_IF_ERROR(restorer_.Restore(stored, cancel, nullptr));
+                   return true;
+                 });
+}
+
+void CoreImpl::TakeOverHandles(const std::string& restore) {
+  std::vector<std::string> handles;
+  for (StoredHandle& stored : store_->All()) {
+    handles.push_back(stored.handle);
+    if (restore != "none") registry_.AddStored(std::move(stored));
+  }
+  if (restore == "none") store_->Remove(handles);
+  if (restore != "eager") return;
+  // One by one, so that what cannot be loaded any more keeps nothing else from it.
+  for (const std::string& handle : handles) {
+    Restore(
+        registry_.StoredAmong({handle}), std::make_shared<CancelToken>(),
+        [this, handle](const absl::Status& status) {
+          if (!status.ok()) {
+            observer_->Warning(absl::StrCat("cannot restore \"", handle, "\": ", status.message()));
+          }
+        });
+  }
+}
+
 void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
                               std::function<void(const LoadProgress&)> progress,
                               Done<LoadResult> done) {
@@ -218,8 +288,12 @@ void CoreImpl::LoadCheckpoint(const LoadSpec& spec, CancelTokenPtr cancel,
 
 void CoreImpl::ApplyLora(const ApplyLoraSpec& spec, CancelTokenPtr cancel,
                          Done<ApplyLoraResult> done) {
-  PostLoad<ApplyLoraResult>(cancel, std::move(done),
-                            [this, spec, cancel] { return lora_applier_.Apply(spec, cancel); });
+  PostLoad<ApplyLoraResult>(
+      cancel, std::move(done), [this, spec, cancel]() -> absl::StatusOr<ApplyLoraResult> {
+        RETURN_IF_ERROR(
+            restorer_.Restore(registry_.StoredAmong({spec.model, spec.clip}), cancel, nullptr));
+        return lora_applier_.Apply(spec, cancel);
+      });
 }
 
 absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int stop_at_layer) {
@@ -228,14 +302,7 @@ absl::StatusOr<std::string> CoreImpl::SetClipSkip(const std::string& clip, int s
                                                    " is out of range; allowed: ", kMinStopAtLayer,
                                                    " to -1 (the last layer)"));
   }
-  ASSIGN_OR_RETURN(const Pin pin, registry_.Acquire("clip", clip, ComponentKind::kClip,
-                                                    std::make_shared<CancelToken>()));
-  if (stop_at_layer == pin.stop_at_layer()) return clip;
-  ASSIGN_OR_RETURN(const std::string alias,
-                   ComponentHandle(ComponentKind::kClip, pin->base_handle,
-                                   absl::StrCat("stop_at_layer ", stop_at_layer)));
-  RETURN_IF_ERROR(registry_.Derive(pin, alias, pin.component(), stop_at_layer));
-  return alias;
+  return DeriveClipSkip(&registry_, clip, stop_at_layer);
 }
 
 void CoreImpl::Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) {
@@ -285,31 +352,50 @@ void CoreImpl::EndLeases() {
 
 void CoreImpl::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
                           Done<EncodeTextResult> done) {
-  inference_.EncodeText(spec, std::move(cancel), std::move(done));
+  WithLoaded<EncodeTextResult>({spec.clip}, spec, cancel, nullptr, std::move(done),
+                               [this, cancel](const auto& spec, Done<EncodeTextResult> done) {
+                                 inference_.EncodeText(spec, cancel, std::move(done));
+                               });
 }
 
 void CoreImpl::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                       Done<HostTensor> done) {
-  inference_.Sample(spec, std::move(cancel), std::move(callbacks), std::move(done));
+  WithLoaded<HostTensor>({spec.model}, spec, cancel, callbacks.phase, std::move(done),
+                         [this, cancel, callbacks](const auto& spec, Done<HostTensor> done) {
+                           inference_.Sample(spec, cancel, callbacks, std::move(done));
+                         });
 }
 
 void CoreImpl::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
-  inference_.Denoise(spec, std::move(cancel), std::move(done));
+  WithLoaded<HostTensor>({spec.model}, spec, cancel, nullptr, std::move(done),
+                         [this, cancel](const auto& spec, Done<HostTensor> done) {
+                           inference_.Denoise(spec, cancel, std::move(done));
+                         });
 }
 
 void CoreImpl::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
                             Done<DecodeLatentResult> done) {
-  inference_.DecodeLatent(spec, std::move(cancel), std::move(done));
+  WithLoaded<DecodeLatentResult>({spec.vae}, spec, cancel, nullptr, std::move(done),
+                                 [this, cancel](const auto& spec, Done<DecodeLatentResult> done) {
+                                   inference_.DecodeLatent(spec, cancel, std::move(done));
+                                 });
 }
 
 void CoreImpl::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
                            Done<HostTensor> done) {
-  inference_.EncodeImage(spec, std::move(cancel), std::move(done));
+  WithLoaded<HostTensor>({spec.vae}, spec, cancel, nullptr, std::move(done),
+                         [this, cancel](const auto& spec, Done<HostTensor> done) {
+                           inference_.EncodeImage(spec, cancel, std::move(done));
+                         });
 }
 
 void CoreImpl::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                      Done<InferResult> done) {
-  inference_.Infer(spec, std::move(cancel), std::move(callbacks), std::move(done));
+  WithLoaded<InferResult>({spec.model, spec.clip, spec.vae}, spec, cancel, callbacks.phase,
+                          std::move(done),
+                          [this, cancel, callbacks](const auto& spec, Done<InferResult> done) {
+                            inference_.Infer(spec, cancel, callbacks, std::move(done));
+                          });
 }
 
 }  // namespace distorch

@@ -24,6 +24,9 @@
 #include "lib/serving/phases.h"
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/restorer.h"
+#include "lib/serving/room_maker.h"
+#include "lib/serving/state_store.h"
 
 namespace distorch {
 
@@ -31,7 +34,7 @@ class CoreImpl : public DaemonCore {
  public:
   CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
            std::unique_ptr<DeviceManager> devices, LinkTable links, Execution execution,
-           Observer* observer);
+           std::unique_ptr<StateStore> store, Observer* observer);
   ~CoreImpl() override;
 
   std::vector<DeviceInfo> ListDevices() override;
@@ -63,9 +66,16 @@ class CoreImpl : public DaemonCore {
   // Runs `work` on the load executor, where shutting down cancels it.
   template <typename T, typename Work>
   void PostLoad(CancelTokenPtr cancel, Done<T> done, Work work);
+  // call(spec, done), once those of `handles` that are STORED are loaded.
+  template <typename T, typename Spec, typename Call>
+  void WithLoaded(const std::vector<std::string>& handles, const Spec& spec,
+                  const CancelTokenPtr& cancel, const std::function<void(std::string_view)>& phase,
+                  Done<T> done, Call call);
+  void Restore(std::vector<StoredHandle> stored, const CancelTokenPtr& cancel,
+               absl::AnyInvocable<void(const absl::Status&)> done);
+  void TakeOverHandles(const std::string& restore);
   void EndLeases();
 
-  Observer no_observer_;
   Observer* const observer_;
   const ModelFolders checkpoints_, loras_, embeddings_;
   const std::unique_ptr<DeviceManager> devices_;
@@ -73,10 +83,13 @@ class CoreImpl : public DaemonCore {
   Ledger ledger_;
   TransferMeter meter_;
   Streamer streamer_;  // outlives what is loaded
+  const std::unique_ptr<StateStore> store_;
   Registry registry_;
   StepForecasts forecasts_;
+  const RoomMaker room_maker_;
   Loader loader_;
   LoraApplier lora_applier_;
+  Restorer restorer_;
   PreviewDecoders preview_decoders_;
   DeviceTeams teams_;
   Inference inference_;

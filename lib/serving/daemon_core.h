@@ -7,8 +7,10 @@
 // found at once); it must not block. The others may take milliseconds (they look at the disk) but
 // never wait for a computation. Errors: INVALID_ARGUMENT names the field and what is allowed;
 // NOT_FOUND for an unknown checkpoint (with near names) or a stale handle; RESOURCE_EXHAUSTED with
-// who holds what; FAILED_PRECONDITION for Unload of handles in use; CANCELLED, DEADLINE_EXCEEDED,
-// ABORTED (unloaded by force) for work that was stopped. After any error nothing stays allocated.
+// who holds what, or for a full queue and a deadline that cannot be met, with when to try again
+// (lib/base/retry_delay.h); FAILED_PRECONDITION for Unload of handles in use; CANCELLED,
+// DEADLINE_EXCEEDED, ABORTED (unloaded by force) for work that was stopped. After any error nothing
+// stays allocated.
 #ifndef LIB_SERVING_DAEMON_CORE_H_
 #define LIB_SERVING_DAEMON_CORE_H_
 
@@ -37,8 +39,16 @@ struct CoreOptions {
   std::string parallel = "off";       // what requests take whose options.parallel is empty
   int staging_mb = 512;  // for weights fetched ahead, on each device that computes; 0: none are
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
-  int queue_limit = 64;  // jobs waiting per device; more is RESOURCE_EXHAUSTED
-  int threads = 0;       // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
+  int queue_limit = 64;  // requests waiting per device; more is RESOURCE_EXHAUSTED
+  int max_queued_per_client = 0;  // the same of one client; 0: no limit of its own
+  // Whether a load that does not fit, with what eject_models freed, closes idle handles without a
+  // lease, those used least recently first: "lru", or "never".
+  std::string evict = "lru";
+  std::string state_dir;  // where handles are kept for the next start; empty: nowhere
+  // What becomes of handles of the last start: "lazy": what a request uses is loaded then, "eager":
+  // all are loaded from the start on, "none": they are forgotten.
+  std::string restore = "lazy";
+  int threads = 0;  // intra-op threads of the CPU; 0: OMP_NUM_THREADS, or all cores
 };
 
 template <typename T>
@@ -47,7 +57,10 @@ using Done = absl::AnyInvocable<void(absl::StatusOr<T>)>;
 // What the sampling calls tell while they run; called from a core thread, must not block.
 struct InferCallbacks {
   std::function<void(std::string_view phase)>
-      phase;  // "queue", "text", "sample", "decode"; may be empty
+      phase;  // "load" (of handles of the last start), "queue", "text", "sample", "decode"; may be
+              // empty
+  // While it waits for a device, whenever its position has changed; may be empty.
+  std::function<void(const QueueProgress& progress)> queue;
   std::function<void(const StepProgress& progress)> progress;  // may be empty
 };
 

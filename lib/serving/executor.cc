@@ -34,18 +34,6 @@ void Executor::PostAdmitted(Job job) {
   jobs_.push_back(std::move(job));
 }
 
-bool Executor::TryPost(Job& job) {
-  absl::MutexLock lock(&mutex_);
-  if (running_ || !jobs_.empty()) return false;
-  jobs_.push_back(std::move(job));
-  return true;
-}
-
-int Executor::queue_length() const {
-  absl::MutexLock lock(&mutex_);
-  return static_cast<int>(jobs_.size());
-}
-
 void Executor::Run() {
   constexpr size_t kMaxThreadName = 15;  // the kernel's limit
   pthread_setname_np(pthread_self(), name_.substr(0, kMaxThreadName).c_str());
@@ -53,10 +41,8 @@ void Executor::Run() {
     Job job;
     {
       absl::MutexLock lock(&mutex_);
-      running_ = false;
       mutex_.Await(absl::Condition(this, &Executor::HasWorkOrStops));
       if (jobs_.empty()) return;
-      running_ = true;
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }

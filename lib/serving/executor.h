@@ -1,5 +1,5 @@
-// A thread that runs jobs one after another: each compute device has one, so kernels never wait for
-// each other's mutexes and gRPC's threads never wait for kernels.
+// A thread that runs jobs in the order they are given: loads, unloads, and what nobody may wait
+// for.
 #ifndef LIB_SERVING_EXECUTOR_H_
 #define LIB_SERVING_EXECUTOR_H_
 
@@ -28,14 +28,8 @@ class Executor {
 
   // RESOURCE_EXHAUSTED, and the job untouched, when the queue is full.
   absl::Status Post(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
-  // For the next phase of a job that was admitted already: never refused.
+  // Never refused.
   void PostAdmitted(Job job) ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // Takes the job only when it would run at once; else it stays untouched.
-  bool TryPost(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // Jobs that wait; the running one does not count.
-  int queue_length() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -45,9 +39,8 @@ class Executor {
 
   const std::string name_;
   const int queue_limit_;
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
-  bool running_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it starts when everything else is there
 };

@@ -41,10 +41,11 @@ int StepForecasts::PositionOf(const DeviceId& device) const {
                           device_ids_.begin());
 }
 
-double StepForecasts::FactorOf(const std::string& ckpt_name) const {
+std::optional<double> StepForecasts::FactorOf(const std::string& ckpt_name) const {
   absl::MutexLock lock(&mutex_);
   const auto found = factors_.find(ckpt_name);
-  return found == factors_.end() ? 1 : found->second;
+  if (found == factors_.end()) return std::nullopt;
+  return found->second;
 }
 
 absl::StatusOr<StepModel> StepForecasts::ModelOf(const std::string& ckpt_name, StepWork work,
@@ -63,17 +64,34 @@ absl::StatusOr<StepModel> StepForecasts::ModelOf(const std::string& ckpt_name, S
   model.links = links_;
   model.compute = PositionOf(placement.compute);
   model.staging_bytes = staging_bytes_;
-  model.compute_factor = FactorOf(ckpt_name);
+  model.compute_factor = FactorOf(ckpt_name).value_or(1);
   return model;
+}
+
+std::optional<StepModel> StepForecasts::ModelOf(const LoadedComponent& component,
+                                                const models::StepSize& size) {
+  StepWork work = component.model().Work(size);
+  if (work.blocks.empty() || work.blocks.size() != component.step.assignment.size())
+    return std::nullopt;
+  absl::StatusOr<StepModel> model = ModelOf(component.ckpt_name, std::move(work), component.step);
+  if (!model.ok()) return std::nullopt;  // loading it measured the devices
+  return *std::move(model);
+}
+
+PhaseForecast StepForecasts::Evaluation(const LoadedComponent& component,
+                                        const models::StepSize& size) {
+  std::optional<StepModel> model = ModelOf(component, size);
+  if (!model) return {};
+  const StepPlacement& placement = component.step;
+  return {StepPredictor(*std::move(model)).Seconds(placement.assignment, placement.unit_devices),
+          FactorOf(component.ckpt_name).has_value()};
 }
 
 void StepForecasts::Learn(const LoadedComponent& component, const models::StepSize& size,
                           double seconds) {
+  std::optional<StepModel> model = ModelOf(component, size);
+  if (!model) return;
   const StepPlacement& placement = component.step;
-  StepWork work = component.model().Work(size);
-  if (work.blocks.empty() || work.blocks.size() != placement.assignment.size()) return;
-  absl::StatusOr<StepModel> model = ModelOf(component.ckpt_name, std::move(work), placement);
-  if (!model.ok()) return;  // loading it measured the devices
   const auto predict = [&](double factor) {
     model->compute_factor = factor;
     return StepPredictor(*model).Seconds(placement.assignment, placement.unit_devices);

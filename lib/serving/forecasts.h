@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "lib/distorch/step_predictor.h"
 #include "lib/models/step_work.h"
 #include "lib/serving/observer.h"
+#include "lib/serving/phases.h"
 
 namespace distorch {
 
@@ -51,13 +53,20 @@ class StepForecasts {
   absl::StatusOr<StepModel> ModelOf(const std::string& ckpt_name, StepWork work,
                                     const StepPlacement& placement);
 
+  // One evaluation of `component`, a diffusion model; measured once steps of its checkpoint were.
+  PhaseForecast Evaluation(const LoadedComponent& component, const models::StepSize& size);
+
   // A step of `component`, a diffusion model, took `seconds`: tells the observer how far off the
   // prediction was, and corrects the checkpoint's coming ones.
   void Learn(const LoadedComponent& component, const models::StepSize& size, double seconds)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  double FactorOf(const std::string& ckpt_name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // nullopt: nothing of the checkpoint was measured.
+  std::optional<double> FactorOf(const std::string& ckpt_name) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What `component` does in an evaluation of that size; nullopt where nothing is known of it.
+  std::optional<StepModel> ModelOf(const LoadedComponent& component, const models::StepSize& size);
 
   const DeviceManager& devices_;
   const std::vector<DeviceId> device_ids_;

@@ -19,6 +19,7 @@
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/room_maker.h"
 
 namespace distorch {
 
@@ -27,11 +28,12 @@ struct InferServices {
   const ModelFolders* embeddings = nullptr;
   PreviewDecoders* preview_decoders = nullptr;
   const DeviceTeams* teams = nullptr;
+  const RoomMaker* room_maker = nullptr;
   Observer* observer = nullptr;
 };
 
-// Each method is one phase, to be run in order, one thread at a time; state passes between them in
-// the object.
+// Each method is one phase, to be run in order, one thread at a time, and again when it failed;
+// state passes between them in the object.
 class InferJob {
  public:
   // Checks every field; INVALID_ARGUMENT names it. The pins are those of the spec's handles.
@@ -49,6 +51,11 @@ class InferJob {
   absl::Status Sample();
   absl::Status Decode();
 
+  const Pin& model() const { return model_; }
+  const Pin& clip() const { return clip_; }
+  const Pin& vae() const { return vae_; }
+  // As far as it is known before anything has run: of the sizes, and of the sampler.
+  const pipeline::SampleInputs& inputs() const { return inputs_; }
   bool has_init_image() const { return !spec_.init_image.empty(); }
   // After Decode: what InferSpec's outputs ask for.
   std::vector<std::string> TakePng() { return std::move(png_); }

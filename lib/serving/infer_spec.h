@@ -60,6 +60,12 @@ struct SamplingOptions {
   std::string parallel;  // "off", "auto" or devices (lib/serving/device_teams.h); empty: --parallel
 };
 
+// Where a request stands that waits for a device.
+struct QueueProgress {
+  int position = 0;    // 1: the next to run; more urgent requests may still come in before it
+  double seconds = 0;  // predicted until it runs, as far as is known; 0: nothing is
+};
+
 struct StepProgress {
   int step = 0;  // 1-based: steps finished
   int steps = 0;
@@ -76,6 +82,7 @@ struct SampleSpec {
   int preview_every = 0;
   std::vector<double> sigmas;
   std::optional<HostTensor> noise_mask;
+  int priority = 0;  // in the devices' queues (lib/serving/fair_queue.h): -10 to 10
 };
 
 // x and denoised are in the model's own (scaled) latent space. sigma: one a batch item, or one for
@@ -123,6 +130,7 @@ struct InferSpec {
   std::string image_format = "png";  // or "jpeg", "jpg", "webp"; empty: "png"
   int tile_size = 0;                 // as DecodeLatentSpec's
   InferOutputs outputs = {};
+  int priority = 0;  // in the devices' queues (lib/serving/fair_queue.h): -10 to 10
 };
 struct InferResult {
   std::vector<std::string> png;      // of any image_format; generation parameters embedded

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "lib/base/sha256.h"
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
@@ -68,6 +69,11 @@ absl::StatusOr<at::Tensor> ToLatent(std::string_view field, const HostTensor& te
                      " (shape [batch, ", channels, ", height/8, width/8])"));
   }
   return latent;
+}
+
+// What phases of a kind on a component take is learned under.
+std::string CostKey(const Phase& phase, const Pin& pin) {
+  return absl::StrCat(phase.name, "\n", pin->base_handle);
 }
 
 // Sample's inputs but for the conditionings.
@@ -156,28 +162,51 @@ absl::StatusOr<text::Conditioning> Inference::Resolve(std::string_view field,
       absl::StrCat(field, ": missing; send a conditioning or the id of one from EncodeText"));
 }
 
+Phase Inference::NewPhase(std::string name, const Pin& pin, double units) const {
+  Phase phase{std::move(name), ComputeDevice(pin), nullptr, {}};
+  if (const auto seconds = costs_.Seconds(CostKey(phase, pin), units))
+    phase.forecast = {*seconds, /*measured=*/true};
+  return phase;
+}
+
+absl::AnyInvocable<absl::Status()> Inference::Timed(const Phase& phase, const Pin& pin,
+                                                    double units,
+                                                    absl::AnyInvocable<absl::Status()> work) {
+  return [this, key = CostKey(phase, pin), units, device = phase.device,
+          work = std::move(work)]() mutable {
+    const absl::Time start = absl::Now();
+    const absl::Status status = services_.room_maker->RunWithRoom(device, work);
+    if (status.ok()) costs_.Learn(key, units, absl::ToDoubleSeconds(absl::Now() - start));
+    return status;
+  };
+}
+
 template <typename T>
-void Inference::RunOne(std::string phase, Pin pin,
+void Inference::RunOne(OnePhase what, Pin pin,
                        absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
                        CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done) {
   auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError("not run"));
-  const DeviceId device = ComputeDevice(pin);
-  const std::string family = pin->family;
-  std::vector<Phase> phases;
-  phases.push_back(
-      {std::move(phase), device, [pin = std::move(pin), work = std::move(work), result]() mutable {
-         *result = work(pin);
-         return result->status();
-       }});
-  runner_->Run(
-      family, std::move(phases), std::move(cancel), std::move(callbacks.phase),
-      [result, done = std::move(done)](const absl::Status& status, const PhaseSeconds&) mutable {
-        if (status.ok()) {
-          done(*std::move(*result));
-        } else {
-          done(status);
-        }
+  PhasedRequest request{pin->family,
+                        what.priority,
+                        {},
+                        std::move(cancel),
+                        std::move(callbacks.phase),
+                        std::move(callbacks.queue)};
+  Phase phase = NewPhase(std::move(what.name), pin, what.units);
+  auto pinned = std::make_shared<const Pin>(std::move(pin));
+  phase.work =
+      Timed(phase, *pinned, what.units, [pinned, work = std::move(work), result]() mutable {
+        *result = work(*pinned);
+        return result->status();
       });
+  pinned.reset();
+  if (what.forecast) phase.forecast = *what.forecast;
+  request.phases.push_back(std::move(phase));
+  runner_->Run(std::move(request), [result, done = std::move(done)](const absl::Status& status,
+                                                                    const PhaseSeconds&) mutable {
+    if (!status.ok()) return done(status);
+    done(*std::move(*result));
+  });
 }
 
 void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
@@ -198,7 +227,7 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
     return result;
   };
-  RunOne<EncodeTextResult>("text", *std::move(pin), std::move(work), std::move(cancel), {},
+  RunOne<EncodeTextResult>({"text"}, *std::move(pin), std::move(work), std::move(cancel), {},
                            std::move(done));
 }
 
@@ -218,6 +247,7 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   if (spec.options.guidance) inputs->positive.guidance = spec.options.guidance;
   inputs->negative = *std::move(negative);
 
+  const PhaseForecast forecast = ForecastSampling(**pin, *inputs);
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
                parallel = spec.options.parallel,
                preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
@@ -232,8 +262,8 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
     if (team.mates.empty()) times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
-  RunOne<HostTensor>("sample", *std::move(pin), std::move(work), cancel, std::move(callbacks),
-                     std::move(done));
+  RunOne<HostTensor>({"sample", 1, spec.priority, forecast}, *std::move(pin), std::move(work),
+                     cancel, std::move(callbacks), std::move(done));
 }
 
 void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
@@ -248,11 +278,13 @@ void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Hos
   status.Update(CheckSigmas(spec.sigma, x->size(0)));
   if (!status.ok()) return done(status);
 
+  const double elements = static_cast<double>(x->numel());
   auto work = [x = *std::move(x), sigma = spec.sigma, conditioning = *std::move(conditioning),
                cancel](const Pin& pin) {
     return RunDenoise(pin->model(), x, sigma, conditioning, *cancel);
   };
-  RunOne<HostTensor>("denoise", *std::move(pin), std::move(work), cancel, {}, std::move(done));
+  RunOne<HostTensor>({"denoise", elements}, *std::move(pin), std::move(work), cancel, {},
+                     std::move(done));
 }
 
 void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel,
@@ -264,6 +296,7 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
       ToLatent("latent", spec.latent, (*pin)->vae().latent_channels());
   if (!latent.ok()) return done(latent.status());
 
+  const double elements = static_cast<double>(latent->numel());
   auto work = [latent = *std::move(latent), as_png = spec.as_png,
                options = VaeOptions(spec.tile_size),
                cancel](const Pin& pin) -> absl::StatusOr<DecodeLatentResult> {
@@ -280,7 +313,7 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
     }
     return result;
   };
-  RunOne<DecodeLatentResult>("decode", *std::move(pin), std::move(work), cancel, {},
+  RunOne<DecodeLatentResult>({"decode", elements}, *std::move(pin), std::move(work), cancel, {},
                              std::move(done));
 }
 
@@ -292,13 +325,15 @@ void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
   absl::StatusOr<at::Tensor> images = ToImages(spec, (*pin)->vae().downscale());
   if (!images.ok()) return done(images.status());
 
+  const double pixels = static_cast<double>(images->numel());
   auto work = [images = *std::move(images), options = VaeOptions(spec.tile_size),
                cancel](const Pin& pin) -> absl::StatusOr<HostTensor> {
     ASSIGN_OR_RETURN(const at::Tensor latent,
                      pipeline::EncodeImages(pin->vae(), images, options, *cancel));
     return FromTorch(latent);
   };
-  RunOne<HostTensor>("encode", *std::move(pin), std::move(work), cancel, {}, std::move(done));
+  RunOne<HostTensor>({"encode", pixels}, *std::move(pin), std::move(work), cancel, {},
+                     std::move(done));
 }
 
 void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
@@ -311,31 +346,39 @@ void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbac
   absl::StatusOr<Pin> vae = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
   if (!vae.ok()) return done(vae.status());
 
-  const DeviceId model_device = ComputeDevice(*model), clip_device = ComputeDevice(*clip),
-                 vae_device = ComputeDevice(*vae);
-  const std::string family = (*model)->family;
   auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae),
                                   cancel, callbacks, services_);
   if (!created.ok()) return done(created.status());
   std::shared_ptr<InferJob> job = *std::move(created);
-
-  std::vector<Phase> phases;
-  phases.push_back({"text", clip_device, [job] { return job->EncodePrompts(); }});
-  if (job->has_init_image())
-    phases.push_back({"encode", vae_device, [job] { return job->EncodeInitImage(); }});
-  phases.push_back({"sample", model_device, [job] { return job->Sample(); }});
   auto result = std::make_shared<InferResult>();
   result->seed = spec.options.seed;
-  // The phases alone own the job, and with it the pins.
-  phases.push_back({"decode", vae_device, [job = std::move(job), result] {
-                      const absl::Status status = job->Decode();
-                      result->png = job->TakePng();
-                      result->pixels = job->TakePixels();
-                      result->latent = job->TakeLatent();
-                      result->warnings = job->warnings();
-                      return status;
-                    }});
-  runner_->Run(family, std::move(phases), std::move(cancel), std::move(callbacks.phase),
+
+  PhasedRequest request{
+      job->model()->family,      spec.priority, {}, std::move(cancel), std::move(callbacks.phase),
+      std::move(callbacks.queue)};
+  const auto add = [&](const char* name, const Pin& pin, double units, auto work) {
+    Phase phase = NewPhase(name, pin, units);
+    phase.work = Timed(phase, pin, units, std::move(work));
+    request.phases.push_back(std::move(phase));
+  };
+  constexpr double kPrompts = 2, kChannels = 3;
+  add("text", job->clip(), kPrompts, [job] { return job->EncodePrompts(); });
+  if (job->has_init_image()) {
+    add("encode", job->vae(), kChannels * spec.width * spec.height,
+        [job] { return job->EncodeInitImage(); });
+  }
+  add("sample", job->model(), 1, [job] { return job->Sample(); });
+  request.phases.back().forecast = ForecastSampling(*job->model(), job->inputs());
+  add("decode", job->vae(), static_cast<double>(job->inputs().latent.numel()), [job, result] {
+    const absl::Status status = job->Decode();
+    result->png = job->TakePng();
+    result->pixels = job->TakePixels();
+    result->latent = job->TakeLatent();
+    result->warnings = job->warnings();
+    return status;
+  });
+  job.reset();  // the phases alone own it, and with it the pins
+  runner_->Run(std::move(request),
                [result, done = std::move(done)](const absl::Status& status,
                                                 const PhaseSeconds& seconds) mutable {
                  if (!status.ok()) return done(status);

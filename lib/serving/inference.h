@@ -3,6 +3,8 @@
 #define LIB_SERVING_INFERENCE_H_
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -15,6 +17,7 @@
 #include "lib/serving/infer_job.h"
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
+#include "lib/serving/phase_costs.h"
 #include "lib/serving/phases.h"
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/registry.h"
@@ -41,9 +44,22 @@ class Inference {
   DeviceId ComputeDevice(const Pin& pin) const;
   pipeline::VaeOptions VaeOptions(int tile_size) const;
   absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);
-  // A request of one phase, on the pinned component's compute device.
+  // A phase on the pinned component's device, without its work; the forecast is what `units` of the
+  // same took.
+  Phase NewPhase(std::string name, const Pin& pin, double units) const;
+  // `work` for a phase of NewPhase, which is learned from; LibTorch's errors become its status, but
+  // where memory lacks, room is made.
+  absl::AnyInvocable<absl::Status()> Timed(const Phase& phase, const Pin& pin, double units,
+                                           absl::AnyInvocable<absl::Status()> work);
+  // A request of one phase: `work` on what is pinned. `forecast` is of phases that are not timed.
+  struct OnePhase {
+    std::string name;
+    double units = 1;
+    int priority = 0;
+    std::optional<PhaseForecast> forecast;
+  };
   template <typename T>
-  void RunOne(std::string phase, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
+  void RunOne(OnePhase what, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
               CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done);
 
   const std::vector<DeviceId> devices_;
@@ -51,6 +67,7 @@ class Inference {
   PhaseRunner* const runner_;
   const InferServices services_;
   ConditioningCache conditionings_;
+  PhaseCosts costs_;
 };
 
 }  // namespace distorch

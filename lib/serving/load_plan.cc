@@ -189,6 +189,8 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
 
   LoadPlan plan;
   plan.ckpt_name = spec.ckpt_name;
+  plan.spec = spec;
+  plan.spec.execution = ExecutionName(context.execution);
   plan.family = skeleton.family->name;
   plan.file = std::move(file);
   plan.high_precision_loras = spec.high_precision_loras.value_or(true);

@@ -38,6 +38,8 @@ struct ComponentLoadPlan {
 
 struct LoadPlan {
   std::string ckpt_name, family;
+  LoadSpec spec;            // with the execution that it takes
+  std::string fingerprint;  // of the file's content; its loader fills it in
   bool high_precision_loras = true;
   std::shared_ptr<const CheckpointFile> file;
   std::vector<ComponentLoadPlan> components;  // those the file has: unet, clip, vae

@@ -126,7 +126,7 @@ struct ModelInfo {
   std::string kind;  // "model", "clip", "vae"
   std::string ckpt_name;
   std::string family;
-  std::string state;  // "LOADING", "READY", "UNLOADING"
+  std::string state;  // "STORED", "LOADING", "READY", "UNLOADING" (registry.h)
   int in_use = 0;
   std::vector<DeviceBytes> devices;  // all that it computes with, shared or not
   // By device, the measured bytes that no handle listed before it computes with: their sum over all

@@ -1,7 +1,9 @@
 #include "lib/serving/loader.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -50,6 +52,56 @@ double Measure(const BytesByDevice& measured, ComponentPlacement* placement) {
         std::abs(static_cast<double>(device.measured_bytes - device.planned_bytes)) / planned);
   }
   return worst;
+}
+
+// Whether it has positions in `devices`, and no others.
+bool IsOf(const DecidedSplit& split, const std::vector<DeviceId>& devices) {
+  const auto same = [](const std::string& name, const DeviceId& id) {
+    return name == id.ToString();
+  };
+  const auto known = [&](int device) {
+    return device >= 0 && static_cast<size_t>(device) < devices.size();
+  };
+  return std::equal(split.devices.begin(), split.devices.end(), devices.begin(), devices.end(),
+                    same) &&
+         std::all_of(split.assignment.begin(), split.assignment.end(), known) &&
+         std::all_of(split.unit_devices.begin(), split.unit_devices.end(), known);
+}
+
+StoredHandle RecipeOf(const LoadPlan& plan, const ComponentLoadPlan& component,
+                      const std::string& root, const std::vector<DeviceId>& devices) {
+  StoredHandle recipe;
+  recipe.kind = ComponentKindName(component.kind);
+  recipe.family = plan.family;
+  recipe.load = plan.spec;
+  recipe.fingerprint = plan.fingerprint;
+  recipe.root = root;
+  recipe.request = component.request;
+  for (const DeviceId& device : devices) recipe.split.devices.push_back(device.ToString());
+  recipe.split.assignment = component.step.assignment;
+  recipe.split.unit_devices = component.step.unit_devices;
+  return recipe;
+}
+
+// Leaves of a load only the components that `stored` come from.
+absl::Status KeepRoots(const std::vector<StoredHandle>& stored, LoadPlan* plan,
+                       std::vector<std::string>* handles) {
+  std::set<std::string> roots;
+  for (const StoredHandle& handle : stored) {
+    if (std::find(handles->begin(), handles->end(), handle.root) == handles->end()) {
+      return InCheckpoint(plan->ckpt_name,
+                          absl::FailedPreconditionError(
+                              absl::StrCat("the server's devices or settings have changed since \"",
+                                           handle.handle, "\" was loaded; load it again")));
+    }
+    roots.insert(handle.root);
+  }
+  for (size_t i = handles->size(); i-- > 0;) {
+    if (roots.contains((*handles)[i])) continue;
+    handles->erase(handles->begin() + static_cast<std::ptrdiff_t>(i));
+    plan->components.erase(plan->components.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return absl::OkStatus();
 }
 
 DenoiserInfo InfoOf(const models::DiffusionModel& model) {
@@ -109,9 +161,14 @@ absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view
   return absl::StrCat(ComponentKindName(kind), "-", digest.substr(0, kDigits));
 }
 
+absl::StatusOr<std::string> ClipSkipHandle(std::string_view base_handle, int stop_at_layer) {
+  return ComponentHandle(ComponentKind::kClip, base_handle,
+                         absl::StrCat("stop_at_layer ", stop_at_layer));
+}
+
 Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
                Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
-               StepForecasts* forecasts, Execution execution)
+               StepForecasts* forecasts, const RoomMaker* room_maker, Execution execution)
     : folders_(folders),
       devices_(devices),
       ledger_(ledger),
@@ -120,13 +177,8 @@ Loader::Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger
       streamer_(streamer),
       observer_(observer),
       forecasts_(forecasts),
+      room_maker_(room_maker),
       execution_(execution) {}
-
-BytesByDevice FreeBytes(const DeviceManager& devices) {
-  BytesByDevice free;
-  for (const DeviceSnapshot& device : devices.Snapshot()) free[device.device] = device.free_bytes;
-  return free;
-}
 
 std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
   std::vector<CheckpointInfo> checkpoints;
@@ -149,7 +201,7 @@ std::vector<CheckpointInfo> Loader::ListCheckpoints() const {
   return checkpoints;
 }
 
-SplitContext Loader::ContextOf(const LoadSpec& spec) const {
+SplitContext Loader::ContextOf(const LoadSpec& spec, std::vector<StoredHandle> stored) const {
   SplitContext context{.devices = devices_, .forecasts = forecasts_, .execution = execution_};
   context.free = FreeBytes(devices_);
   const auto add = [&context](const BytesByDevice& freed) {
@@ -157,8 +209,15 @@ SplitContext Loader::ContextOf(const LoadSpec& spec) const {
   };
   add(streamer_->RingBytes());  // they give way
   if (spec.eject_models.value_or(true)) add(registry_->IdleBytes({}));
-  context.find_loaded = [this, ckpt_name = spec.ckpt_name](const std::string& request) {
-    return registry_->FindRequested(ckpt_name, request);
+  context.find_decided = [this, ckpt_name = spec.ckpt_name, stored = std::move(stored)](
+                             const std::string& request) -> std::optional<DecidedSplit> {
+    if (const auto loaded = registry_->FindRequested(ckpt_name, request))
+      return loaded->recipe.split;
+    for (const StoredHandle& handle : stored) {
+      if (handle.request == request && IsOf(handle.split, forecasts_->devices()))
+        return handle.split;
+    }
+    return std::nullopt;
   };
   return context;
 }
@@ -177,7 +236,11 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
     }
   };
   makes_room(streamer_->RingBytes());
-  if (spec.eject_models.value_or(true)) makes_room(registry_->IdleBytes({}));
+  if (spec.eject_models.value_or(true)) {
+    makes_room(registry_->IdleBytes({}));
+  } else if (room_maker_->evicts()) {
+    makes_room(registry_->IdleBytes({}, /*evictable_only=*/true));
+  }
   const absl::Status fits = ledger_->Check(need, FreeBytes(devices_));
   CheckpointPlan result;
   result.family = plan.family;
@@ -192,17 +255,39 @@ absl::StatusOr<CheckpointPlan> Loader::Plan(const LoadSpec& spec) const {
 
 absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenPtr& cancel,
                                         const Progress& progress) {
+  return LoadFile(spec, {}, cancel, progress);
+}
+
+absl::Status Loader::LoadRoots(const std::vector<StoredHandle>& stored,
+                               const CancelTokenPtr& cancel, const Progress& progress) {
+  LoadSpec spec = stored.front().load;
+  spec.eject_models = false;
+  return LoadFile(spec, stored, cancel, progress).status();
+}
+
+absl::StatusOr<LoadResult> Loader::LoadFile(const LoadSpec& spec,
+                                            const std::vector<StoredHandle>& stored,
+                                            const CancelTokenPtr& cancel,
+                                            const Progress& progress) {
   PhaseTimer timer(observer_, progress);
   RETURN_IF_ERROR(cancel->Check());
   timer.Begin("open");
   ASSIGN_OR_RETURN(auto file, OpenCheckpoint(folders_, spec.ckpt_name));
   const absl::StatusOr<std::string> fingerprint = file->Fingerprint();
   if (!fingerprint.ok()) return InCheckpoint(spec.ckpt_name, fingerprint.status());
+  for (const StoredHandle& handle : stored) {
+    if (handle.fingerprint != *fingerprint) {
+      return InCheckpoint(spec.ckpt_name, absl::FailedPreconditionError(absl::StrCat(
+                                              "the file has changed since \"", handle.handle,
+                                              "\" was loaded from it; load it again")));
+    }
+  }
   timer.Begin("detect");
   ASSIGN_OR_RETURN(models::Skeleton skeleton, Detect(spec.ckpt_name, *file));
   timer.Begin("plan");
-  ASSIGN_OR_RETURN(LoadPlan plan,
-                   MakeLoadPlan(spec, std::move(file), std::move(skeleton), ContextOf(spec)));
+  ASSIGN_OR_RETURN(LoadPlan plan, MakeLoadPlan(spec, std::move(file), std::move(skeleton),
+                                               ContextOf(spec, stored)));
+  plan.fingerprint = *fingerprint;
   RETURN_IF_ERROR(cancel->Check());
 
   LoadResult result;
@@ -215,6 +300,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
     std::string* const by_kind[] = {&result.model, &result.clip, &result.vae};
     *by_kind[static_cast<size_t>(component.kind)] = handles.back();
   }
+  if (!stored.empty()) RETURN_IF_ERROR(KeepRoots(stored, &plan, &handles));
   timer.Begin("reserve");
   // Before adapters' handles are evicted, which may be all that keeps them.
   Components living;
@@ -225,8 +311,7 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
 
   const int64_t lease = spec.lease_seconds.value_or(0);
   for (const std::string& handle : handles) {
-    registry_->SetLease(handle,
-                        lease > 0 ? absl::Now() + absl::Seconds(lease) : absl::InfiniteFuture());
+    registry_->SetLease(handle, lease > 0 ? absl::Seconds(lease) : absl::InfiniteDuration());
     const auto component = registry_->FindReady(handle);
     if (component == nullptr)
       return absl::AbortedError(absl::StrCat("\"", handle, "\" was unloaded while it was loading"));
@@ -237,12 +322,6 @@ absl::StatusOr<LoadResult> Loader::Load(const LoadSpec& spec, const CancelTokenP
   timer.Observe(result.family);
   result.phase_seconds = timer.seconds();
   return result;
-}
-
-absl::Status Loader::MakeRoom(const BytesByDevice& need) {
-  if (ledger_->Check(need, FreeBytes(devices_)).ok()) return absl::OkStatus();
-  streamer_->DropRings();
-  return ledger_->Check(need, FreeBytes(devices_));
 }
 
 absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
@@ -260,7 +339,7 @@ absl::Status Loader::LoadMissing(LoadPlan plan, const std::vector<std::string>& 
     for (const auto& [device, bytes] : plan.components[i].need) need[device] += bytes;
   }
   const absl::Cleanup fit_rings = [this] { streamer_->FitRings(FreeBytes(devices_)); };
-  RETURN_IF_ERROR(MakeRoom(need));
+  RETURN_IF_ERROR(room_maker_->MakeRoom(need, {handles.begin(), handles.end()}));
 
   for (size_t i : missing)
     registry_->BeginLoading(handles[i], plan.components[i].kind, plan.ckpt_name, plan.family,
@@ -301,6 +380,7 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->base_handle = handle;
   loaded->ckpt_name = plan.ckpt_name;
   loaded->family = plan.family;
+  loaded->recipe = RecipeOf(plan, component, handle, forecasts_->devices());
   loaded->file = plan.file;
   loaded->placement = std::move(component.placement);
   loaded->placement.blocks.clear();

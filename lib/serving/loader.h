@@ -19,6 +19,7 @@
 #include "lib/serving/load_spec.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/room_maker.h"
 
 namespace distorch {
 
@@ -31,12 +32,18 @@ class Loader {
   // `execution` is that of loads that ask for none.
   Loader(const ModelFolders& folders, const DeviceManager& devices, Ledger* ledger,
          Registry* registry, TransferMeter* meter, Streamer* streamer, Observer* observer,
-         StepForecasts* forecasts, Execution execution);
+         StepForecasts* forecasts, const RoomMaker* room_maker, Execution execution);
 
   std::vector<CheckpointInfo> ListCheckpoints() const;
 
   // Reads headers only. `fits` counts what eject_models would free.
   absl::StatusOr<CheckpointPlan> Plan(const LoadSpec& spec) const;
+
+  // Loads the checkpoint's components that the handles, all of one load and checkpoint, come from,
+  // under the names they had (StoredHandle::root). FAILED_PRECONDITION when the checkpoint has
+  // changed since, or the devices and settings give it other names; ejects nothing.
+  absl::Status LoadRoots(const std::vector<StoredHandle>& stored, const CancelTokenPtr& cancel,
+                         const Progress& progress);
 
   // Loads what of the checkpoint's components is not loaded with these fields yet, be it under its
   // own handle or below an adapter's, and returns all handles. After an error nothing of it stays
@@ -47,9 +54,10 @@ class Loader {
  private:
   class PhaseTimer;
 
-  // Whether all of `need` fits now, before the first byte moves; staging makes room for it.
-  absl::Status MakeRoom(const BytesByDevice& need);
-  SplitContext ContextOf(const LoadSpec& spec) const;
+  // `stored`: what was decided for them before is decided again.
+  SplitContext ContextOf(const LoadSpec& spec, std::vector<StoredHandle> stored = {}) const;
+  absl::StatusOr<LoadResult> LoadFile(const LoadSpec& spec, const std::vector<StoredHandle>& stored,
+                                      const CancelTokenPtr& cancel, const Progress& progress);
   using Components = std::vector<std::shared_ptr<const LoadedComponent>>;
   // `living` parallels `handles`: components whose weights are there still; else null.
   absl::Status LoadMissing(LoadPlan plan, const std::vector<std::string>& handles,
@@ -67,16 +75,17 @@ class Loader {
   Streamer* const streamer_;
   Observer* const observer_;
   StepForecasts* const forecasts_;
+  const RoomMaker* const room_maker_;
   const Execution execution_;
 };
-
-// What each device has free now, as the ledger takes it.
-BytesByDevice FreeBytes(const DeviceManager& devices);
 
 // "model-0123456789abcdef": names a component by its content, so that equal loads have equal
 // handles on every replica.
 absl::StatusOr<std::string> ComponentHandle(ComponentKind kind, std::string_view fingerprint,
                                             std::string_view identity);
+
+// The handle of a clip component with that base handle that stops at a layer.
+absl::StatusOr<std::string> ClipSkipHandle(std::string_view base_handle, int stop_at_layer);
 
 }  // namespace distorch
 

@@ -136,6 +136,7 @@ absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter
   loaded.base_handle = derived.base_handle;
   loaded.ckpt_name = base.ckpt_name;
   loaded.family = base.family;
+  loaded.recipe = base.recipe;
   loaded.file = base.file;
   loaded.base = derived.source.component();
   loaded.component = std::move(component);
@@ -190,16 +191,16 @@ absl::Status LoraApplier::Attach(const Adapter& adapter, Derived* derived,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> LoraApplier::Publish(Derived derived) const {
+absl::StatusOr<std::string> LoraApplier::Publish(Derived derived,
+                                                 const std::string& lora_name) const {
   // As SetClipSkip on the result would name it.
   std::string handle = derived.base_handle;
   const int stop_at_layer = derived.source.stop_at_layer();
   if (stop_at_layer != text::kFamilysLayer) {
-    ASSIGN_OR_RETURN(handle, ComponentHandle(derived.source->kind, derived.base_handle,
-                                             absl::StrCat("stop_at_layer ", stop_at_layer)));
+    ASSIGN_OR_RETURN(handle, ClipSkipHandle(derived.base_handle, stop_at_layer));
   }
-  RETURN_IF_ERROR(
-      registry_->Derive(derived.source, handle, std::move(derived.component), stop_at_layer));
+  RETURN_IF_ERROR(registry_->Derive(derived.source, handle, std::move(derived.component),
+                                    stop_at_layer, {lora_name, derived.strength}));
   return handle;
 }
 
@@ -254,7 +255,7 @@ absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
   RETURN_IF_ERROR(cancel->Check());
   for (Derived& derived : all) {
     const bool is_model = derived.source->kind == ComponentKind::kModel;
-    ASSIGN_OR_RETURN(std::string handle, Publish(std::move(derived)));
+    ASSIGN_OR_RETURN(std::string handle, Publish(std::move(derived), adapter.name));
     (is_model ? result.model : result.clip) = std::move(handle);
   }
   return result;

@@ -48,7 +48,7 @@ class LoraApplier {
                                                              const lora::AdapterPlan& plan,
                                                              const LoadedComponent& loaded,
                                                              const CancelToken& cancel);
-  absl::StatusOr<std::string> Publish(Derived derived) const;
+  absl::StatusOr<std::string> Publish(Derived derived, const std::string& lora_name) const;
 
   const ModelFolders& folders_;
   const DeviceManager& devices_;

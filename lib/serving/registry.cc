@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
+#include "lib/serving/eviction.h"
 
 namespace distorch {
 namespace {
@@ -81,6 +82,37 @@ Pin::~Pin() {
   if (registry_ != nullptr) registry_->Unpin(handle_, cancel_);
 }
 
+void Registry::AddStored(StoredHandle stored) {
+  absl::MutexLock lock(&mutex_);
+  Entry entry;
+  entry.state = State::kStored;
+  for (const ComponentKind kind :
+       {ComponentKind::kModel, ComponentKind::kClip, ComponentKind::kVae}) {
+    if (stored.kind == ComponentKindName(kind)) entry.kind = kind;
+  }
+  entry.ckpt_name = stored.load.ckpt_name;
+  entry.family = stored.family;
+  entry.is_stored = true;
+  entry.recipe = std::move(stored);
+  const std::string handle = entry.recipe.handle;
+  if (const auto [added, is_new] = entries_.try_emplace(handle, std::move(entry)); is_new)
+    Store(added->second);
+}
+
+std::vector<StoredHandle> Registry::StoredAmong(const std::vector<std::string>& handles) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<StoredHandle> stored;
+  for (const std::string& handle : handles) {
+    const auto found = entries_.find(handle);
+    if (found != entries_.end() && found->second.is_stored) stored.push_back(found->second.recipe);
+  }
+  return stored;
+}
+
+void Registry::Store(const Entry& entry) {
+  if (store_ != nullptr) store_->Put(entry.recipe);
+}
+
 absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string& handle,
                                       ComponentKind kind, CancelTokenPtr cancel) {
   absl::MutexLock lock(&mutex_);
@@ -94,7 +126,7 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
         absl::StrCat(field, ": \"", handle, "\" is a ", ComponentKindName(entry.kind),
                      " handle, expected a ", ComponentKindName(kind), " handle"));
   }
-  if (entry.state == State::kLoading) {
+  if (entry.state != State::kReady) {
     return absl::FailedPreconditionError(
         absl::StrCat(field, ": \"", handle, "\" is still loading"));
   }
@@ -110,8 +142,9 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
 
 void Registry::Unpin(const std::string& handle, const CancelTokenPtr& cancel) {
   absl::MutexLock lock(&mutex_);
-  auto& users = entries_.at(handle).users;
-  users.erase(users.find(cancel));
+  Entry& entry = entries_.at(handle);
+  entry.users.erase(entry.users.find(cancel));
+  entry.last_used = now_();
 }
 
 std::shared_ptr<const LoadedComponent> Registry::FindReady(const std::string& handle) const {
@@ -125,11 +158,13 @@ void Registry::BeginLoading(const std::string& handle, ComponentKind kind,
                             const std::string& ckpt_name, const std::string& family,
                             CancelTokenPtr cancel) {
   absl::MutexLock lock(&mutex_);
-  const auto is_gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !entries_.contains(handle);
+  const auto is_free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto found = entries_.find(handle);
+    return found == entries_.end() || found->second.state == State::kStored;
   };
-  mutex_.Await(absl::Condition(&is_gone));
+  mutex_.Await(absl::Condition(&is_free));
   Entry& entry = entries_[handle];
+  entry.state = State::kLoading;
   entry.kind = kind;
   entry.ckpt_name = ckpt_name;
   entry.family = family;
@@ -144,6 +179,11 @@ void Registry::Publish(std::shared_ptr<const LoadedComponent> component) {
   // here.
   if (entry.state == State::kLoading) entry.state = State::kReady;
   entry.component = std::move(component);
+  entry.is_stored = false;
+  entry.recipe = entry.component->recipe;
+  entry.recipe.handle = entry.recipe.base = entry.component->base_handle;
+  entry.last_used = now_();
+  if (entry.state == State::kReady) Store(entry);
 }
 
 void Registry::Abandon(const std::string& handle) {
@@ -151,15 +191,22 @@ void Registry::Abandon(const std::string& handle) {
   Entry& entry = entries_.at(handle);
   entry.users.clear();
   // An unloader that waits for the load erases the entry itself.
-  if (entry.state == State::kLoading) entries_.erase(handle);
+  if (entry.state != State::kLoading) return;
+  if (entry.is_stored) {
+    entry.state = State::kStored;
+  } else {
+    entries_.erase(handle);
+  }
 }
 
 absl::Status Registry::Derive(const Pin& source, const std::string& handle,
-                              std::shared_ptr<const LoadedComponent> component, int stop_at_layer) {
+                              std::shared_ptr<const LoadedComponent> component, int stop_at_layer,
+                              const StoredStep& step) {
   absl::MutexLock lock(&mutex_);
   const auto is_settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     auto found = entries_.find(handle);
-    return found == entries_.end() || found->second.state == State::kReady;
+    return found == entries_.end() || found->second.state == State::kReady ||
+           found->second.state == State::kStored;
   };
   mutex_.Await(absl::Condition(&is_settled));
   Entry entry = entries_.at(source.handle());
@@ -169,7 +216,14 @@ absl::Status Registry::Derive(const Pin& source, const std::string& handle,
   entry.users.clear();
   entry.component = std::move(component);
   entry.stop_at_layer = stop_at_layer;
-  entries_.emplace(handle, std::move(entry));
+  entry.last_used = now_();
+  Entry& derived = entries_[handle];  // a new one is LOADING
+  if (derived.state == State::kReady) return absl::OkStatus();
+  derived = std::move(entry);
+  derived.recipe.handle = handle;
+  derived.recipe.base = derived.component->base_handle;
+  AddStep(step, &derived.recipe);
+  Store(derived);
   return absl::OkStatus();
 }
 
@@ -198,10 +252,12 @@ std::shared_ptr<const LoadedComponent> Registry::FindRequested(const std::string
   return nullptr;
 }
 
-void Registry::SetLease(const std::string& handle, absl::Time expiry) {
+void Registry::SetLease(const std::string& handle, absl::Duration lease) {
   absl::MutexLock lock(&mutex_);
-  if (auto found = entries_.find(handle); found != entries_.end())
-    found->second.lease_expiry = expiry;
+  const auto found = entries_.find(handle);
+  if (found == entries_.end()) return;
+  found->second.lease = lease;
+  found->second.last_used = now_();
 }
 
 absl::Status Registry::CheckClosable(const std::vector<std::string>& handles, bool force) const {
@@ -221,6 +277,7 @@ absl::Status Registry::CheckClosable(const std::vector<std::string>& handles, bo
 }
 
 UnloadReceipt Registry::CloseLocked(const std::vector<std::string>& handles) {
+  if (store_ != nullptr && !handles.empty()) store_->Remove(handles);
   for (const std::string& handle : handles) {
     Entry& entry = entries_.at(handle);
     entry.state = State::kUnloading;
@@ -269,7 +326,9 @@ absl::StatusOr<UnloadReceipt> Registry::CloseAll(bool force) {
   absl::MutexLock lock(&mutex_);
   const std::vector<std::string> handles =
       force ? HandlesMatching([](const Entry& e) { return e.state != State::kUnloading; })
-            : HandlesMatching([](const Entry& e) { return e.state == State::kReady; });
+            : HandlesMatching([](const Entry& e) {
+                return e.state == State::kReady || e.state == State::kStored;
+              });
   RETURN_IF_ERROR(CheckClosable(handles, force));
   return CloseLocked(handles);
 }
@@ -285,8 +344,9 @@ absl::Time Registry::CloseExpired(absl::Time now) {
   absl::Time next = absl::InfiniteFuture();
   for (const auto& [handle, entry] : entries_) {
     if (entry.state != State::kReady) continue;
-    if (entry.lease_expiry > now) {
-      next = std::min(next, entry.lease_expiry);
+    const absl::Time expiry = entry.last_used + entry.lease;
+    if (expiry > now) {
+      next = std::min(next, expiry);
     } else if (entry.users.empty()) {
       expired.push_back(handle);
     } else {
@@ -297,19 +357,48 @@ absl::Time Registry::CloseExpired(absl::Time now) {
   return next;
 }
 
-BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep) const {
-  absl::MutexLock lock(&mutex_);
-  const std::vector<std::string> idle = IdleHandles(keep);
-  const std::set<std::string> closing(idle.begin(), idle.end());
+BytesByDevice Registry::BytesFreedBy(const std::vector<std::string>& closing) const {
+  const std::set<std::string> closed(closing.begin(), closing.end());
   Holdings freed, kept;
   for (const auto& [handle, entry] : entries_)
-    AddHoldings(entry.component.get(), closing.contains(handle) ? &freed : &kept);
+    AddHoldings(entry.component.get(), closed.contains(handle) ? &freed : &kept);
   BytesByDevice bytes;
   for (const auto& holding : freed) {
     if (kept.contains(holding)) continue;
     for (const auto& [device, n] : holding->reservation.bytes()) bytes[device] += n;
   }
   return bytes;
+}
+
+BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep, bool evictable_only) const {
+  absl::MutexLock lock(&mutex_);
+  return BytesFreedBy(evictable_only ? EvictableHandles(keep) : IdleHandles(keep));
+}
+
+std::vector<std::string> Registry::EvictableHandles(const std::set<std::string>& keep) const {
+  std::vector<std::string> handles = IdleHandles(keep);
+  std::erase_if(handles, [this](const std::string& handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const Entry& entry = entries_.at(handle);
+    return entry.state != State::kReady || entry.lease != absl::InfiniteDuration();
+  });
+  std::stable_sort(handles.begin(), handles.end(),
+                   [this](const std::string& a, const std::string& b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                       mutex_) { return entries_.at(a).last_used < entries_.at(b).last_used; });
+  return handles;
+}
+
+UnloadReceipt Registry::Evict(const BytesByDevice& lacking, const std::set<std::string>& keep) {
+  absl::MutexLock lock(&mutex_);
+  const std::vector<std::string> evictable = EvictableHandles(keep);
+  const auto suffices =
+      [&](const std::vector<std::string>& closing) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        const BytesByDevice freed = BytesFreedBy(closing);
+        return std::all_of(lacking.begin(), lacking.end(), [&](const auto& lack) {
+          const auto found = freed.find(lack.first);
+          return lack.second <= (found == freed.end() ? 0 : found->second);
+        });
+      };
+  return CloseLocked(FewestOldest(evictable, suffices));
 }
 
 std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)) const {
@@ -321,10 +410,25 @@ std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)
 }
 
 std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep) const {
-  std::vector<std::string> handles =
-      HandlesMatching([](const Entry& e) { return e.state == State::kReady && e.users.empty(); });
+  std::vector<std::string> handles = HandlesMatching([](const Entry& e) {
+    return (e.state == State::kReady && e.users.empty()) || e.state == State::kStored;
+  });
   std::erase_if(handles, [&](const std::string& handle) { return keep.contains(handle); });
   return handles;
+}
+
+std::string_view Registry::StateName(State state) {
+  switch (state) {
+    case State::kStored:
+      return "STORED";
+    case State::kLoading:
+      return "LOADING";
+    case State::kReady:
+      return "READY";
+    case State::kUnloading:
+      return "UNLOADING";
+  }
+  return "";
 }
 
 std::vector<ModelInfo> Registry::List() const {
@@ -337,9 +441,7 @@ std::vector<ModelInfo> Registry::List() const {
     info.kind = ComponentKindName(entry.kind);
     info.ckpt_name = entry.ckpt_name;
     info.family = entry.family;
-    info.state = entry.state == State::kLoading ? "LOADING"
-                 : entry.state == State::kReady ? "READY"
-                                                : "UNLOADING";
+    info.state = StateName(entry.state);
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
     if (entry.component != nullptr) {
       info.devices = AllDevices(*entry.component);

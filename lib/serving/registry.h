@@ -4,21 +4,29 @@
 // fields. Its life:
 //   LOADING ──> READY ──> UNLOADING ──> gone
 //      └────────────────────────────────^ (a load that failed or was cancelled)
+//   STORED: of a daemon before this one; the first request that uses it loads it (LOADING), and
+//   where that fails it is STORED again.
 // Requests pin what they use. Several handles may share one component (clip skip), and a component
 // may share another's weights (adapters): memory goes with the last handle that uses it.
+//
+// A lease ends an idle handle so many seconds after it was last used, or asked for by an equal
+// load.
 #ifndef LIB_SERVING_REGISTRY_H_
 #define LIB_SERVING_REGISTRY_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "lib/base/cancellation.h"
 #include "lib/checkpoint/checkpoint_file.h"
@@ -28,6 +36,8 @@
 #include "lib/serving/forecasts.h"
 #include "lib/serving/load_spec.h"
 #include "lib/serving/replicas.h"
+#include "lib/serving/state_store.h"
+#include "lib/serving/stored_handle.h"
 #include "lib/text/text_encoder.h"
 
 namespace distorch {
@@ -56,6 +66,8 @@ struct LoadedComponent {
   ComponentKind kind = ComponentKind::kModel;
   std::string base_handle;  // the handle that names it alone, without clip skip
   std::string ckpt_name, family;
+  // How that of the checkpoint can be made again; without a handle's name and steps.
+  StoredHandle recipe;
   std::shared_ptr<const CheckpointFile> file;   // the weights' TensorInfos point into its index
   std::shared_ptr<const LoadedComponent> base;  // whose weights it shares; null: they are its own
   // What it has beside the base's weights. Several may have the tensors of one adapter.
@@ -111,6 +123,18 @@ class Pin {
 // Thread-safe.
 class Registry {
  public:
+  // What is READY is written to `store`, which outlives the registry, and removed when it is
+  // closed; null: nowhere. `now`: the clock of last uses.
+  explicit Registry(StateStore* store = nullptr, std::function<absl::Time()> now = absl::Now)
+      : store_(store), now_(std::move(now)) {}
+
+  // A handle of the store: STORED, unless it is there.
+  void AddStored(StoredHandle stored) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The recipes of those of `handles` that must be loaded before they are used: STORED ones, and
+  // those of them that are LOADING.
+  std::vector<StoredHandle> StoredAmong(const std::vector<std::string>& handles) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Pins `handle` for a request that `cancel` stops. NOT_FOUND for a stale or unknown handle,
   // FAILED_PRECONDITION while it is loading, INVALID_ARGUMENT (naming `field`) for a handle of
   // another kind.
@@ -129,11 +153,12 @@ class Registry {
   void Abandon(const std::string& handle) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A further READY handle, with the lease of `source`: for the component of `source`, or for one
-  // that shares its weights. An equal handle that is there stays as it is; one that is being
-  // unloaded is waited for. ABORTED when `source` is being unloaded by force.
+  // that shares its weights; `step` is how it came of `source`. An equal handle that is there stays
+  // as it is; one that is being unloaded is waited for. ABORTED when `source` is being unloaded by
+  // force.
   absl::Status Derive(const Pin& source, const std::string& handle,
-                      std::shared_ptr<const LoadedComponent> component, int stop_at_layer)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+                      std::shared_ptr<const LoadedComponent> component, int stop_at_layer,
+                      const StoredStep& step) ABSL_LOCKS_EXCLUDED(mutex_);
   // The component that `base_handle` names, under whichever READY handle, or below one as the base
   // of what adapters made of it; else null.
   std::shared_ptr<const LoadedComponent> FindComponent(const std::string& base_handle) const
@@ -144,9 +169,9 @@ class Registry {
                                                        const std::string& request) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // When idle READY handles end by themselves: absl::InfiniteFuture() for never. Unknown handles
-  // are ignored.
-  void SetLease(const std::string& handle, absl::Time expiry) ABSL_LOCKS_EXCLUDED(mutex_);
+  // How long after its last use, or this call, an idle READY handle ends by itself:
+  // absl::InfiniteDuration() for never. Unknown handles are ignored.
+  void SetLease(const std::string& handle, absl::Duration lease) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Closes `handles` (all or none): they become UNLOADING and stale at once. Handles in use:
   // FAILED_PRECONDITION, or with `force` their requests and loads are cancelled with ABORTED.
@@ -154,21 +179,27 @@ class Registry {
   // really freed: components that no other handle uses.
   absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Closes idle handles without a lease and not in `keep`, those that were used least recently
+  // first, as far as needed to free `lacking` bytes by device; none when that is not enough. What
+  // was freed.
+  UnloadReceipt Evict(const BytesByDevice& lacking, const std::set<std::string>& keep)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // All handles but those still loading (unless `force`); in use only with `force`.
   absl::StatusOr<UnloadReceipt> CloseAll(bool force) ABSL_LOCKS_EXCLUDED(mutex_);
   // The idle ones not in `keep`; never fails.
   UnloadReceipt CloseIdle(const std::set<std::string>& keep) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Idle handles whose lease has ended at `now`; returns when the next one ends.
+  // Closes idle handles whose lease has ended at `now`; returns when the next one may end.
   absl::Time CloseExpired(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Bytes by device that CloseIdle(keep) would free.
-  BytesByDevice IdleBytes(const std::set<std::string>& keep) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Bytes by device that CloseIdle(keep) would free; with `evictable_only`, that Evict may.
+  BytesByDevice IdleBytes(const std::set<std::string>& keep, bool evictable_only = false) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::vector<ModelInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   friend class Pin;
   using Holdings = std::set<std::shared_ptr<const Holding>>;
-  enum class State { kLoading, kReady, kUnloading };
+  enum class State { kStored, kLoading, kReady, kUnloading };
   struct Entry {
     ComponentKind kind = ComponentKind::kModel;
     State state = State::kLoading;
@@ -176,11 +207,20 @@ class Registry {
     int stop_at_layer = text::kFamilysLayer;
     std::shared_ptr<const LoadedComponent> component;  // null while loading
     std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
-    absl::Time lease_expiry = absl::InfiniteFuture();
+    absl::Duration lease = absl::InfiniteDuration();
+    absl::Time last_used = absl::InfinitePast();
+    StoredHandle recipe;     // of a handle that is, or was, READY
+    bool is_stored = false;  // STORED, or LOADING from it
   };
 
+  static std::string_view StateName(State state);
   void Unpin(const std::string& handle, const CancelTokenPtr& cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckClosable(const std::vector<std::string>& handles, bool force) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Store(const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  BytesByDevice BytesFreedBy(const std::vector<std::string>& closing) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::string> EvictableHandles(const std::set<std::string>& keep) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   UnloadReceipt CloseLocked(const std::vector<std::string>& handles)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -189,6 +229,8 @@ class Registry {
   std::vector<std::string> HandlesMatching(bool (*matches)(const Entry&)) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  StateStore* const store_;
+  const std::function<absl::Time()> now_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };

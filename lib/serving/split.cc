@@ -125,9 +125,9 @@ class Decision {
       Take(predictor.PlaceUnits(context_.execution, step_.assignment));
       return absl::OkStatus();
     }
-    const auto loaded = context_.find_loaded(request_.request);
-    if (loaded != nullptr && loaded->step.assignment == step_.assignment) {
-      TakeLoaded(predictor, loaded->step);
+    const auto decided = context_.find_decided(request_.request);
+    if (decided && decided->assignment == step_.assignment && HasMyUnits(*decided)) {
+      TakeDecided(predictor, *decided);
     } else {
       Take(predictor.PlaceUnits(context_.execution, step_.assignment));
     }
@@ -139,9 +139,12 @@ class Decision {
     step_.unit_devices = std::move(units.devices);
     split_.step_seconds = units.step_seconds;
   }
-  void TakeLoaded(const StepPredictor& predictor, const StepPlacement& loaded) {
-    step_.assignment = loaded.assignment;
-    Take({loaded.unit_devices, predictor.Seconds(loaded.assignment, loaded.unit_devices)});
+  bool HasMyUnits(const DecidedSplit& decided) const {
+    return decided.unit_devices.size() == request_.component->store().units().size();
+  }
+  void TakeDecided(const StepPredictor& predictor, const DecidedSplit& decided) {
+    step_.assignment = decided.assignment;
+    Take({decided.unit_devices, predictor.Seconds(decided.assignment, decided.unit_devices)});
   }
 
   // As is fastest.
@@ -149,9 +152,9 @@ class Decision {
     ASSIGN_OR_RETURN(StepModel model, Model());
     const StepPredictor predictor(std::move(model));
     std::string_view way = "as loaded";
-    const auto loaded = context_.find_loaded(request_.request);
-    if (loaded != nullptr && loaded->step.assignment.size() == step_.assignment.size()) {
-      TakeLoaded(predictor, loaded->step);
+    const auto decided = context_.find_decided(request_.request);
+    if (decided && decided->assignment.size() == step_.assignment.size() && HasMyUnits(*decided)) {
+      TakeDecided(predictor, *decided);
     } else {
       AutoOptions options;
       options.usable_bytes = UsableBytes(predictor.model(), context_.free);

@@ -16,6 +16,7 @@
 #include "lib/models/family.h"
 #include "lib/serving/forecasts.h"
 #include "lib/serving/registry.h"
+#include "lib/serving/stored_handle.h"
 
 namespace distorch {
 
@@ -26,8 +27,9 @@ struct SplitContext {
   Execution execution = Execution::kCompute;
   // What "auto" may use of each device.
   BytesByDevice free;
-  // The component that is loaded for an equal request; null: none is.
-  std::function<std::shared_ptr<const LoadedComponent>(const std::string& request)> find_loaded;
+  // What was decided for an equal request that is loaded, or to be loaded again; with positions in
+  // forecasts->devices(). nullopt: there is none.
+  std::function<std::optional<DecidedSplit>(const std::string& request)> find_decided;
 };
 
 // One component and what is asked for it.

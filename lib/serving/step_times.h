@@ -7,9 +7,13 @@
 #include <vector>
 
 #include "lib/pipeline/sample_latent.h"
+#include "lib/serving/phases.h"
 #include "lib/serving/registry.h"
 
 namespace distorch {
+
+// What sampling `inputs` is predicted to take `model`, but for what the forecasts know nothing of.
+PhaseForecast ForecastSampling(const LoadedComponent& model, const pipeline::SampleInputs& inputs);
 
 // One sampling, one thread.
 class StepTimes {

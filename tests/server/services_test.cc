@@ -152,6 +152,39 @@ TEST_F(ServicesTest, WhatIsMalformedNeverReachesTheCore) {
   EXPECT_EQ(inference->Sample(&s3, {})->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(ServicesTest, QueuesKnowTheClientAndTellItsPosition) {
+  core.infer = [](const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                  Done<InferResult> done) {
+    callbacks.queue({3, 0});
+    callbacks.queue({2, 1.5});
+    InferResult result;
+    result.warnings = {absl::StrCat(cancel->client(), " ", spec.priority)};
+    std::move(done)(std::move(result));
+  };
+  v1::InferRequest request = InferRequest();
+  request.mutable_options()->set_priority(-4);
+  grpc::ClientContext context;
+  context.AddMetadata("x-client-id", "studio-7");
+  auto reader = inference->Infer(&context, request);
+  v1::InferEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.queue().position(), 3);
+  EXPECT_FALSE(event.queue().has_predicted_seconds());
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.queue().predicted_seconds(), 1.5);
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.result().warnings(0), "studio-7 -4");
+  EXPECT_TRUE(reader->Finish().ok());
+
+  grpc::ClientContext plain, wrong;
+  reader = inference->Infer(&plain, InferRequest());
+  while (reader->Read(&event)) continue;
+  EXPECT_THAT(event.result().warnings(0), ::testing::StartsWith("ipv4:127.0.0.1 "));
+  request.mutable_options()->set_priority(11);
+  EXPECT_EQ(inference->Infer(&wrong, request)->Finish().error_message(),
+            "options.priority: 11 is not from -10 to 10");
+}
+
 TEST_F(ServicesTest, TextImageClipSkipAndUnload) {
   core.encode_text = [](const EncodeTextSpec& spec, CancelTokenPtr, Done<EncodeTextResult> done) {
     EncodeTextResult result;

@@ -4,6 +4,9 @@
 
 #include <string>
 
+#include "lib/base/retry_delay.h"
+#include "proto/status_details.pb.h"
+
 namespace distorch {
 namespace {
 
@@ -17,6 +20,22 @@ TEST(StatusTest, CodesMapOneToOne) {
   }
   EXPECT_EQ(CodeName(absl::ResourceExhaustedError("")), "RESOURCE_EXHAUSTED");
   EXPECT_EQ(CodeName(absl::OkStatus()), "OK");
+}
+
+TEST(StatusTest, TheDelayToRetryAfterIsAGoogleRetryInfo) {
+  const grpc::Status plain = ToGrpcStatus(absl::ResourceExhaustedError("full"));
+  EXPECT_EQ(plain.error_details(), "");
+  const grpc::Status status =
+      ToGrpcStatus(RetryAfter(absl::ResourceExhaustedError("full"), absl::Milliseconds(2500)));
+  details::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  EXPECT_EQ(details.code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  details::RetryInfo info;
+  ASSERT_TRUE(info.ParseFromString(details.details(0).value()));
+  EXPECT_EQ(info.retry_delay().seconds(), 2);
+  EXPECT_EQ(info.retry_delay().nanos(), 500'000'000);
 }
 
 TEST(StatusTest, CleanUtf8ReplacesOnlyWhatIsInvalid) {

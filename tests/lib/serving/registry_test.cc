@@ -71,7 +71,8 @@ class RegistryTest : public ::testing::Test {
     return "";
   }
 
-  Registry registry_;
+  absl::Time now_ = absl::UnixEpoch();
+  Registry registry_{nullptr, [this] { return now_; }};
 };
 
 TEST_F(RegistryTest, LoadingIsListedAndCannotBeUsed) {
@@ -182,7 +183,7 @@ TEST_F(RegistryTest, SharedWeightsGoWithTheLastHandle) {
     ASSERT_TRUE(pin.ok());
     ASSERT_TRUE(registry_
                     .Derive(*pin, "model-b", NewComponent("model-b", 20, pin->component()),
-                            pin->stop_at_layer())
+                            pin->stop_at_layer(), {"a.safetensors"})
                     .ok());
   }
   EXPECT_THAT(registry_.IdleBytes({"model-b"}), ::testing::IsEmpty());
@@ -207,23 +208,87 @@ TEST_F(RegistryTest, CloseIdleKeepsWhatIsNamedAndWhatIsUsed) {
   EXPECT_EQ(State("model-c"), "");
 }
 
-TEST_F(RegistryTest, LeasesEndIdleHandlesOnly) {
-  const absl::Time now = absl::UnixEpoch();
+TEST_F(RegistryTest, LeasesEndIdleHandlesOnlyAndAreRenewedByUse) {
+  const absl::Time start = now_;
   Load("model-a");
   Load("model-b");
-  registry_.SetLease("model-a", now + absl::Seconds(10));
-  registry_.SetLease("model-b", now + absl::Seconds(20));
-  EXPECT_EQ(registry_.CloseExpired(now), now + absl::Seconds(10));
+  registry_.SetLease("model-a", absl::Seconds(10));
+  registry_.SetLease("model-b", absl::Seconds(20));
+  EXPECT_EQ(registry_.CloseExpired(now_), start + absl::Seconds(10));
   {
     auto pin = Acquire("model-a");
     ASSERT_TRUE(pin.ok());
-    registry_.CloseExpired(now + absl::Seconds(15));
+    now_ = start + absl::Seconds(15);
+    registry_.CloseExpired(now_);
     EXPECT_EQ(State("model-a"), "READY");  // in use
   }
-  EXPECT_EQ(registry_.CloseExpired(now + absl::Seconds(15)), now + absl::Seconds(20));
-  EXPECT_EQ(State("model-a"), "");
-  EXPECT_EQ(registry_.CloseExpired(now + absl::Seconds(20)), absl::InfiniteFuture());
+  EXPECT_EQ(registry_.CloseExpired(now_), start + absl::Seconds(20));
+  EXPECT_EQ(State("model-a"), "READY");  // until 10 s after that
+  EXPECT_EQ(registry_.CloseExpired(start + absl::Seconds(22)), start + absl::Seconds(25));
   EXPECT_EQ(State("model-b"), "");
+  EXPECT_EQ(registry_.CloseExpired(start + absl::Seconds(25)), absl::InfiniteFuture());
+  EXPECT_EQ(State("model-a"), "");
+}
+
+TEST_F(RegistryTest, EvictsWhatWasUsedLeastRecentlyAndOnlyWhatHelps) {
+  for (const auto& [handle, bytes] :
+       {std::pair{"model-a", 300}, std::pair{"model-b", 10}, std::pair{"model-c", 200},
+        std::pair{"model-d", 400}, std::pair{"model-e", 500}}) {
+    now_ += absl::Seconds(1);
+    Load(handle, bytes);
+  }
+  registry_.SetLease("model-d", absl::Hours(1));
+  const auto pin = Acquire("model-e");
+  now_ += absl::Seconds(1);
+  Acquire("model-a").IgnoreError();  // b and c are older now
+  const DeviceId device{"cuda", 0};
+  // What is leased or in use does not count.
+  EXPECT_EQ(registry_.Evict({{device, 511}}, {}).handles_closed, 0);
+  EXPECT_EQ(registry_.Evict({{device, 1}}, {"model-b", "model-c", "model-a"}).handles_closed, 0);
+  EXPECT_THAT(registry_.Evict({{device, 100}}, {}).freed_bytes, ElementsAre(Pair("cuda:0", 200)));
+  EXPECT_EQ(State("model-b"), "READY");  // 10 bytes would not have made a difference
+  EXPECT_EQ(State("model-c"), "");
+  EXPECT_EQ(State("model-a"), "READY");
+}
+
+class StoredRegistryTest : public RegistryTest {
+ protected:
+  StoredHandle Recipe(const std::string& handle) {
+    StoredHandle stored;
+    stored.handle = stored.root = stored.base = handle;
+    stored.kind = "model";
+    stored.family = "sd1";
+    stored.load.ckpt_name = "a.safetensors";
+    return stored;
+  }
+};
+
+TEST_F(StoredRegistryTest, StoredHandlesAreListedAndLoadedBeforeTheyAreUsed) {
+  registry_.AddStored(Recipe("model-a"));
+  EXPECT_EQ(State("model-a"), "STORED");
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_EQ(registry_.StoredAmong({"model-a", "model-b"}).size(), 1u);
+  Begin("model-a");
+  EXPECT_EQ(State("model-a"), "LOADING");
+  EXPECT_EQ(registry_.StoredAmong({"model-a"}).size(), 1u);  // to be waited for
+  registry_.Abandon("model-a");
+  EXPECT_EQ(State("model-a"), "STORED");  // the next may have more luck
+  Load("model-a");
+  EXPECT_EQ(State("model-a"), "READY");
+  EXPECT_THAT(registry_.StoredAmong({"model-a"}), ::testing::IsEmpty());
+  registry_.AddStored(Recipe("model-a"));
+  EXPECT_EQ(State("model-a"), "READY");
+}
+
+TEST_F(StoredRegistryTest, StoredHandlesCanBeClosed) {
+  registry_.AddStored(Recipe("model-a"));
+  registry_.AddStored(Recipe("model-b"));
+  const auto receipt = registry_.Close({"model-a"}, false);
+  ASSERT_TRUE(receipt.ok());
+  EXPECT_EQ(receipt->handles_closed, 1);
+  EXPECT_THAT(receipt->freed_bytes, ::testing::IsEmpty());
+  EXPECT_EQ(registry_.CloseAll(false)->handles_closed, 1);
+  EXPECT_THAT(registry_.List(), ::testing::IsEmpty());
 }
 
 TEST_F(RegistryTest, AMovedPinIsReleasedOnce) {
