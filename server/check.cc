@@ -99,6 +99,20 @@ void CheckPortFile(const std::string& path, Report* report) {
   }
 }
 
+void CheckStateFolder(const std::string& path, Report* report) {
+  if (path.empty()) return;
+  std::filesystem::path there = path;  // what is missing is made at the start
+  std::error_code ignored;
+  while (there.has_relative_path() && !std::filesystem::exists(there, ignored))
+    there = there.parent_path();
+  if (!std::filesystem::is_directory(there.empty() ? "." : there, ignored) ||
+      access(there.empty() ? "." : there.c_str(), W_OK | X_OK) != 0) {
+    report->Failed("state_dir", absl::StrCat(path, ": cannot be written to"));
+  } else {
+    report->Ok("state_dir", path);
+  }
+}
+
 void CheckDevices(DaemonCore* core, Report* report) {
   constexpr double kGiB = 1 << 30;
   for (const DeviceInfo& device : core->ListDevices()) {
@@ -138,6 +152,7 @@ bool CheckSetup(const Options& options, const absl::StatusOr<std::unique_ptr<Dae
   CheckFolders("embedding_dirs", options.core.embedding_dirs, &report);
   CheckFolders("vae_approx_dirs", options.core.vae_approx_dirs, &report);
   CheckPortFile(options.port_file, &report);
+  CheckStateFolder(options.core.state_dir, &report);
   if (core.ok()) {
     CheckDevices(core->get(), &report);
     CheckCheckpoints(core->get(), &report);

@@ -66,6 +66,12 @@ absl::Status RunDaemon(const Options& options, Logger* logger) {
   return Serve(options, core.get(), access.get(), &metrics, logger);
 }
 
+bool Check(const Options& options) {
+  CoreOptions core = options.core;
+  core.state_dir.clear();  // a daemon may be using it
+  return CheckSetup(options, DaemonCore::Create(core, nullptr), &std::cout);
+}
+
 int Main(const std::vector<std::string>& args) {
   BlockSignals();
   std::signal(SIGPIPE, SIG_IGN);
@@ -84,12 +90,7 @@ int Main(const std::vector<std::string>& args) {
               << (CudaVersion().empty() ? "none" : CudaVersion()) << ")\n";
     return 0;
   }
-  if (command->action == CommandLine::Action::kCheck) {
-    return CheckSetup(command->options, DaemonCore::Create(command->options.core, nullptr),
-                      &std::cout)
-               ? 0
-               : 1;
-  }
+  if (command->action == CommandLine::Action::kCheck) return Check(command->options) ? 0 : 1;
   Logger logger(command->options.log_level, command->options.log_format);
   const absl::Status status = RunDaemon(command->options, &logger);
   if (!status.ok()) {

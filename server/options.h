@@ -25,7 +25,7 @@ struct Options {
   TlsFiles tls;
   int max_receive_mb = 256;
   int max_metadata_kb = 16;          // of headers, each call
-  int max_concurrent_streams = 256;  // calls at a time, each connection
+  int max_concurrent_streams = 2048;  // calls at a time, each connection
   RequestLimits limits;
   double drain_seconds = 20;
   std::string port_file;  // empty: none
