@@ -20,11 +20,11 @@ void AddUp(const float* w, int64_t stride, float sums[4]) {
   sums[3] = w[2 * stride];
 }
 
-// [out, in, 3, 3] -> [2 (row's place), 2 (column's place), out, in, 2, 2] as [4 out, in, 2, 2].
+// [out, in, 3, 3] -> [4 (places, by rows), out, in, 2, 2].
 at::Tensor PlaceWeights(const at::Tensor& weight) {
   const at::Tensor from = weight.to(at::kFloat).contiguous();
   const int64_t kernels = from.size(0) * from.size(1);
-  at::Tensor to = at::empty({4 * from.size(0), from.size(1), 2, 2}, from.options());
+  at::Tensor to = at::empty({4, from.size(0), from.size(1), 2, 2}, from.options());
   const auto* source = from.const_data_ptr<float>();
   auto* result = to.mutable_data_ptr<float>();
   ParallelFor(0, kernels, 1 << 14, [&](int64_t begin, int64_t end) {
@@ -53,18 +53,16 @@ at::Tensor PlaceWeights(const at::Tensor& weight) {
 
 at::Tensor UpsampledConv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const int64_t out = weight.size(0), height = x.size(2), width = x.size(3);
-  // With padding 1, the 2 × 2 windows begin at -1 … height - 1: one more than there are pixels.
-  const at::Tensor places =
-      at::conv2d(x, PlaceWeights(weight), bias.defined() ? bias.repeat({4}) : bias, 1, 1);
+  const at::Tensor weights = PlaceWeights(weight);
   at::Tensor result =
       at::empty({x.size(0), out, 2 * height, 2 * width}, x.options(), x.suggest_memory_format());
-  for (int64_t y = 0; y < 2; ++y) {
-    for (int64_t x = 0; x < 2; ++x) {
-      const at::Tensor place = places.narrow(1, (2 * y + x) * out, out);
-      result.slice(2, y, {}, 2)
-          .slice(3, x, {}, 2)
-          .copy_(place.narrow(2, y, height).narrow(3, x, width));
-    }
+  for (int64_t place = 0; place < 4; ++place) {
+    const int64_t row = place / 2, column = place % 2;
+    // With padding 1, the 2 × 2 windows begin at -1 … height - 1: one more than there are pixels.
+    const at::Tensor all = at::conv2d(x, weights[place], bias, 1, 1);
+    result.slice(2, row, {}, 2)
+        .slice(3, column, {}, 2)
+        .copy_(all.narrow(2, row, height).narrow(3, column, width));
   }
   return result;
 }

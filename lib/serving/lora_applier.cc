@@ -205,7 +205,8 @@ absl::StatusOr<std::string> LoraApplier::Publish(Derived derived,
 }
 
 absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
-                                                   const CancelTokenPtr& cancel) {
+                                                   const CancelTokenPtr& cancel,
+                                                   bool may_fit_nothing) {
   RETURN_IF_ERROR(CheckStrength("strength_model", spec.strength_model));
   RETURN_IF_ERROR(CheckStrength("strength_clip", spec.strength_clip));
   if (spec.model.empty() && spec.clip.empty())
@@ -242,7 +243,7 @@ absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
     ++result.unmatched_count;
     if (result.unmatched_keys.size() < kKeysReported) result.unmatched_keys.push_back(tensor.name);
   }
-  if (result.patched == 0) {
+  if (result.patched == 0 && !may_fit_nothing) {
     return adapter.In(absl::InvalidArgumentError(absl::StrCat(
         "none of its ", result.unmatched_count, " tensors fits the given ", all[0].source->family,
         " ", all.size() == 2 ? "model and clip" : ComponentKindName(all[0].source->kind),

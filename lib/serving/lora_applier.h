@@ -30,7 +30,10 @@ class LoraApplier {
 
   // The new handles name the old ones' content, the adapter's and its strength, so that equal
   // stacks have equal handles on every replica. After an error nothing of it stays allocated.
-  absl::StatusOr<ApplyLoraResult> Apply(const ApplyLoraSpec& spec, const CancelTokenPtr& cancel);
+  // `may_fit_nothing`: to apply again to one handle what was applied to a model and a clip, of
+  // which it changed the other.
+  absl::StatusOr<ApplyLoraResult> Apply(const ApplyLoraSpec& spec, const CancelTokenPtr& cancel,
+                                        bool may_fit_nothing = false);
 
  private:
   struct Adapter;

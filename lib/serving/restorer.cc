@@ -66,7 +66,8 @@ absl::Status Restorer::Replay(const StoredHandle& stored, const CancelTokenPtr& 
       (is_model ? spec.model : spec.clip) = handle;
       (is_model ? spec.strength_model : spec.strength_clip) = step.strength;
       spec.lora_name = step.lora_name;
-      ASSIGN_OR_RETURN(const ApplyLoraResult applied, lora_applier_->Apply(spec, cancel));
+      ASSIGN_OR_RETURN(const ApplyLoraResult applied,
+                       lora_applier_->Apply(spec, cancel, /*may_fit_nothing=*/true));
       handle = is_model ? applied.model : applied.clip;
     }
     made->push_back(handle);
