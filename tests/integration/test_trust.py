@@ -68,7 +68,7 @@ def test_tells_the_place_in_the_queue_and_lets_urgent_requests_by(daemon):
     running.cancel()
     assert list(urgent)[-1].result.png
     reader.join(timeout=60)
-    assert positions == [2, 1]
+    assert positions[:2] == [2, 1]  # then, for other phases, of other devices
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_with_a_time_to_retry(daemon):
