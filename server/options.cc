@@ -123,8 +123,7 @@ std::vector<Flag> Flags(Options* o) {
        Integer{&core->threads, 0, 4096}},
       {"queue_limit", "N", "requests that may wait for a device; more are refused",
        Integer{&core->queue_limit, 1, 1'000'000}},
-      {"max_queued_per_client", "N",
-       "of these, a client's (who that is, the README says); 0: no limit of its own",
+      {"max_queued_per_client", "N", "of these and the running one, a client's; 0: no limit",
        Integer{&core->max_queued_per_client, 0, 1'000'000}},
       {"evict", "WHAT",
        "what makes room for a load that does not fit, beside its eject_models; lru: idle models "

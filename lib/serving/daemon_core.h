@@ -40,7 +40,7 @@ struct CoreOptions {
   int staging_mb = 512;  // for weights fetched ahead, on each device that computes; 0: none are
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
   int queue_limit = 64;  // requests waiting per device; more is RESOURCE_EXHAUSTED
-  int max_queued_per_client = 0;  // the same of one client; 0: no limit of its own
+  int max_queued_per_client = 0;  // of these and the running one, a client's; 0: no limit
   // Whether a load that does not fit, with what eject_models freed, closes idle handles without a
   // lease, those used least recently first: "lru", or "never".
   std::string evict = "lru";

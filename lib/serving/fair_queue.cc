@@ -11,7 +11,7 @@ namespace {
 // What a request weighs: one of which nothing is known as much as a second's.
 double ChargeOf(const QueueClaim& claim) {
   constexpr double kUnknown = 1, kLeast = 1e-3, kMost = 1e4;
-  return claim.seconds > 0 ? std::clamp(claim.seconds, kLeast, kMost) : kUnknown;
+  return claim.weight > 0 ? std::clamp(claim.weight, kLeast, kMost) : kUnknown;
 }
 
 }  // namespace
@@ -20,17 +20,17 @@ FairQueue::FairQueue(std::string device, const QueueLimits& limits)
     : device_(std::move(device)), limits_(limits) {}
 
 absl::Status FairQueue::CheckRoom(const std::string& client) const {
-  if (waiting() >= limits_.waiting) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        device_, ": ", waiting(), " requests are waiting, which is the limit (--queue_limit)"));
+  if (static_cast<int>(places_.size()) > limits_.waiting) {
+    return absl::ResourceExhaustedError(absl::StrCat(device_, ": ", places_.size() - 1,
+                                                     " requests are waiting, which is the limit "
+                                                     "(--queue_limit)"));
   }
   if (limits_.per_client == 0) return absl::OkStatus();
-  const auto own = std::count_if(places_.begin(), places_.end(), [&](const auto& place) {
-    return place.first.place != running_ && place.second.client == client;
-  });
+  const auto own = std::count_if(places_.begin(), places_.end(),
+                                 [&](const auto& place) { return place.second.client == client; });
   if (own < limits_.per_client) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat(device_, ": ", own, " requests of this client are waiting, which is the limit ",
+      absl::StrCat(device_, ": ", own, " requests of this client run or wait, which is the limit ",
                    "(--max_queued_per_client)"));
 }
 

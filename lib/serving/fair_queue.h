@@ -24,12 +24,13 @@ namespace distorch {
 struct QueueClaim {
   std::string client;  // those without a name are one client
   int priority = 0;    // higher goes first
-  double seconds = 0;  // of the device, as predicted; 0: not known
+  double weight = 0;   // seconds of the device, as far as they can be guessed; 0: they cannot
+  double seconds = 0;  // of these, what rests on runs and others may count on
 };
 
 struct QueueLimits {
-  int waiting = 64;    // places but the running one
-  int per_client = 0;  // of these, a client's; 0: no limit of its own
+  int waiting = 64;    // places beside one, which runs, or is to run next
+  int per_client = 0;  // a client's places, the running one included; 0: no limit
 };
 
 // From one thread at a time.

@@ -28,11 +28,11 @@ struct PhaseRunner::Request : PhasedRequest {
   explicit Request(PhasedRequest asked) : PhasedRequest(std::move(asked)) {}
 
   const DeviceId& device() const { return phases[current].device; }
-  // What the phases from the current one on take of `device`.
+  // What the phases from the current one on take of `device`, as far as that was measured.
   double SecondsLeft(const DeviceId& device) const {
     double seconds = 0;
     for (size_t i = current; i < phases.size(); ++i) {
-      if (phases[i].device == device) seconds += phases[i].forecast.seconds;
+      if (phases[i].device == device) seconds += phases[i].forecast.MeasuredSeconds();
     }
     return seconds;
   }
@@ -79,7 +79,7 @@ absl::Status PhaseRunner::CheckDeadline(const Request& request,
   if (request.cancel->deadline() == absl::InfiniteFuture()) return absl::OkStatus();
   double own = 0, wait = 0;
   for (const Phase& phase : request.phases) {
-    if (phase.forecast.measured) own += phase.forecast.seconds;
+    own += phase.forecast.MeasuredSeconds();
   }
   // While it waits for one device, the wait for another may pass, too.
   for (const auto& [device, claim] : claims)
@@ -103,7 +103,8 @@ absl::Status PhaseRunner::Admit(Request& request) {
     QueueClaim& claim = claims[phase.device];
     claim.client = request.cancel->client();
     claim.priority = request.priority;
-    claim.seconds += phase.forecast.seconds;
+    claim.weight += phase.forecast.seconds;
+    claim.seconds += phase.forecast.MeasuredSeconds();
   }
   RETURN_IF_ERROR(CheckDeadline(request, claims));
   for (const auto& [device, claim] : claims) {

@@ -30,6 +30,8 @@ using PhaseSeconds = std::map<std::string, double>;
 struct PhaseForecast {
   double seconds = 0;     // 0: nothing is known
   bool measured = false;  // it rests on runs, and may refuse a request
+
+  double MeasuredSeconds() const { return measured ? seconds : 0; }
 };
 
 struct Phase {

@@ -8,8 +8,7 @@ import tempfile
 import threading
 
 import grpc
-from conftest import Daemon
-from wire import Client, pb
+from wire import Client, Daemon, pb
 
 SPLITS = ["cuda:0,50%;cuda:1,50%", "cuda:0,30%;cuda:1,70%", "cuda:0,70%;cpu,30%"]
 PHASES = ["start", "load", "loaded", "clip_skip", "infer", "unload", "restore"]

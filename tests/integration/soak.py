@@ -10,8 +10,7 @@ import threading
 import time
 
 import grpc
-from conftest import Daemon
-from wire import Client, pb
+from wire import Client, Daemon, pb
 
 MIB = 1 << 20
 SPLITS = ["cuda:0,50%;cuda:1,50%", "cuda:0,30%;cuda:1,70%", "cuda:0,70%;cpu,30%"]

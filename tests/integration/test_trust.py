@@ -1,5 +1,6 @@
 """What clients rely on: handles outlive the daemon, memory does not grow, queues tell and end, draining finishes."""
 
+import itertools
 import signal
 import threading
 
@@ -12,23 +13,38 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from wire import Client, pb
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Starts a daemon with flags of the test's."""
+    running = []
+
+    def start(*flags):
+        running.append(Daemon(tmp_path, *flags))
+        return running[-1]
+
+    yield start
+    for daemon in running:
+        daemon.process.kill()
+        daemon.process.wait()
+
+
 def test_knows_its_handles_whenever_it_is_killed(tmp_path):
-    assert crashes.run(tmp_path, 2 * len(crashes.PHASES)) > 0
+    assert crashes.run(tmp_path, len(crashes.PHASES)) > 0
 
 
 def test_memory_stays_flat_over_cycles(daemon):
-    early, late = soak.cycle(daemon, 40)
+    early, late = soak.cycle(daemon, 16)
     assert late - early < 8 << 20
 
 
 def test_a_crowd_sees_promised_errors_only(daemon):
-    codes = soak.crowd(daemon, clients=16, seconds=4)
+    codes = soak.crowd(daemon, clients=12, seconds=3)
     assert codes["infer", "OK"] > 0
 
 
 def hold(client, loaded):
     """A request that computes until it is cancelled."""
-    stream = client.infer(loaded, steps=10000)
+    stream = client.infer(loaded, steps=10000, timeout=None)  # a deadline would be refused
     for event in stream:
         if event.HasField("progress"):
             return stream
@@ -53,7 +69,8 @@ def test_tells_the_place_in_the_queue_and_lets_urgent_requests_by(daemon):
     running.cancel()
     assert list(urgent)[-1].result.png
     reader.join(timeout=60)
-    assert positions == [2, 1]
+    # A place is told again when the wait that is predicted for it changes.
+    assert [position for position, _ in itertools.groupby(positions)] == [2, 1]
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_with_a_time_to_retry(daemon):
@@ -73,8 +90,8 @@ def test_a_deadline_that_cannot_be_met_is_refused_with_a_time_to_retry(daemon):
     assert b"type.googleapis.com/google.rpc.RetryInfo" in details
 
 
-def test_a_client_has_a_share_of_the_queue(tmp_path):
-    daemon = Daemon(tmp_path, "--max_queued_per_client=1")
+def test_a_client_has_a_share_of_the_queue(start):
+    daemon = start("--max_queued_per_client=2")
     greedy, other = Client(daemon.address, "greedy"), Client(daemon.address, "other")
     loaded = greedy.load()
     running = hold(greedy, loaded)
@@ -94,7 +111,7 @@ def test_a_client_has_a_share_of_the_queue(tmp_path):
 def test_drains_running_and_queued_requests_and_takes_no_new_ones(daemon):
     client = Client(daemon.address)
     loaded = client.load()
-    streams = [client.infer(loaded, steps=20) for _ in range(3)]
+    streams = [client.infer(loaded, steps=6) for _ in range(3)]
     for event in streams[0]:
         if event.HasField("progress"):
             break
@@ -111,12 +128,12 @@ def test_drains_running_and_queued_requests_and_takes_no_new_ones(daemon):
     assert daemon.process.wait(timeout=60) == 0
 
 
-def test_a_drain_that_takes_too_long_ends_what_runs(tmp_path):
-    daemon = Daemon(tmp_path, "--drain_seconds=0.2")
+def test_a_drain_that_takes_too_long_ends_what_runs(start):
+    daemon = start("--drain_seconds=0.2")
     client = Client(daemon.address)
     loaded = client.load()
     running = hold(client, loaded)
-    waiting = client.infer(loaded, steps=10000)
+    waiting = client.infer(loaded, steps=10000, timeout=None)
     daemon.process.send_signal(signal.SIGTERM)
     for stream in (running, waiting):
         with pytest.raises(grpc.RpcError) as ended:

@@ -1,9 +1,13 @@
 """The wire contract as Python sees it, and calls that most tests make."""
 
+import pathlib
 import sys
 
 import grpc
-from conftest import ROOT
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))  # for scripts; pytest has it
+
+from conftest import ROOT, Daemon  # noqa: E402, F401
 
 sys.path.append(str(ROOT))
 pb, services = grpc.protos_and_services("proto/distorch.proto")

@@ -179,6 +179,15 @@ TEST_F(PhasesTest, ADeadlineThatCannotBeMetIsRefusedAtOnce) {
   Release();
 }
 
+TEST_F(PhasesTest, AGuessOfWhatRunsRefusesNobody) {
+  Start();
+  const OutcomePtr held = Hold(kGpu, {1000, false});
+  const OutcomePtr waiting =
+      Run(On(kGpu), std::make_shared<CancelToken>(absl::Now() + absl::Seconds(60)));
+  Release();
+  EXPECT_TRUE(waiting->Wait().ok()) << waiting->Wait();
+}
+
 TEST_F(PhasesTest, TellsThePositionAsItChanges) {
   Start();
   const OutcomePtr held = Hold(kGpu);
