@@ -2,7 +2,7 @@
 # docker build -t distorchd:cpu .                              for the CPU (or simulated devices)
 # docker build -t distorchd:cuda --build-arg VARIANT=cuda .    with CUDA; run it with --gpus all
 # docker run --rm -p 50051:50051 -v /my/models:/models:ro --read-only --tmpfs /tmp distorchd:cpu
-# docker buildx bake (docker-bake.hcl) builds both, with an SBOM attached; the image has its own in /usr/share/distorchd.
+# docker buildx bake -f deploy/docker-bake.hcl builds both, with an SBOM attached; the image has its own in /usr/share/distorchd.
 ARG VARIANT=cpu
 
 FROM debian:bookworm-20260918@sha256:f37a335e82bca302e955fa39f9dfe28f1be618f016f8a2b56318e5a5111afc26 AS builder

@@ -78,7 +78,8 @@ std::map<std::string, OpenModel> OpenModelsOf(const std::vector<ModelInfo>& mode
   for (const ModelInfo& info : models) {
     OpenModel& model = out[info.ckpt_name];
     if (!info.family.empty()) model.family = info.family;
-    if (info.state == "READY") {
+    // What a daemon before this one had loaded: the first request loads it again.
+    if (info.state == "READY" || info.state == "STORED") {
       model.ready[info.kind].push_back(info.handle);
       model.handles.push_back(info.handle);
     } else {

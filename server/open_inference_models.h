@@ -25,7 +25,8 @@ inline constexpr std::string_view kModelVersion = "1";
 // NOT_FOUND unless `version` is that or empty.
 absl::Status CheckVersion(const std::string& version);
 
-// A checkpoint of which something is loaded, is being loaded or unloaded.
+// A checkpoint of which something is loaded (or STORED, which is loaded when it is used), is being
+// loaded or unloaded.
 struct OpenModel {
   std::string family;
   std::string state;                                      // RepositoryIndex's

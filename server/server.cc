@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -113,6 +114,7 @@ class ScopedGrpcLog {
   explicit ScopedGrpcLog(Logger* logger) {
     grpc_logger = logger;
     gpr_set_log_function(LogFromGrpc);
+    google::protobuf::SetLogHandler(nullptr);  // clients could fill the log with what is not UTF-8
   }
   ~ScopedGrpcLog() { grpc_logger = nullptr; }
   ScopedGrpcLog(const ScopedGrpcLog&) = delete;

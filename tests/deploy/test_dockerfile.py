@@ -87,7 +87,7 @@ def test_what_it_sets_is_what_the_daemon_has():
     pod = yaml.safe_load((ROOT / "deploy/kubernetes/base/stateful-set.yaml").read_text())["spec"]["template"]["spec"]
     assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (int(user), int(group))
     assert f"--uid {user} " in made
-    variants = set(re.findall(r'"(\w+)"', re.search(r"variant = (\[.*\])", (ROOT / "docker-bake.hcl").read_text())[1]))
+    variants = set(re.findall(r'"(\w+)"', re.search(r"variant = (\[.*\])", (ROOT / "deploy/docker-bake.hcl").read_text())[1]))
     for overlay in (ROOT / "deploy/kubernetes/overlays").glob("*/kustomization.yaml"):
         assert yaml.safe_load(overlay.read_text())["images"][0]["newTag"] in variants
 

@@ -1,5 +1,7 @@
 // Any bytes as a request of either protocol, the first of them saying which. What the translation
 // lets through keeps what translate.h and open_inference_request.h promise.
+#include <google/protobuf/stubs/logging.h>
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -72,6 +74,12 @@ void Try(const uint8_t* data, std::size_t size, Translate translate) {
 
 }  // namespace
 }  // namespace distorch
+
+// Protobuf would write a line for every string that is not UTF-8.
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  google::protobuf::SetLogHandler(nullptr);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace distorch;  // NOLINT

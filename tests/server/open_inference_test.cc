@@ -353,6 +353,7 @@ TEST(OpenInferenceModelsTest, ANameMeansWhatWasLoadedLast) {
 TEST(OpenInferenceModelsTest, IndexSaysWhyAModelIsUnavailable) {
   auto infos = Infos("a", {"m1"});
   infos.push_back({"x", "model", "b", "sd1", "LOADING", 0, {}, {}});
+  infos.push_back({"y", "model", "e", "sd1", "STORED", 0, {}, {}});
   const std::vector<CheckpointInfo> checkpoints = {
       {"a", 1, "", "", ""}, {"c", 1, "", "", ""}, {"d", 1, "", "", "too short"}};
   inference::RepositoryIndexResponse index;
@@ -362,10 +363,10 @@ TEST(OpenInferenceModelsTest, IndexSaysWhyAModelIsUnavailable) {
     lines.push_back(model.name() + " " + model.version() + " " + model.state() + " " +
                     model.reason());
   EXPECT_THAT(lines, ElementsAre("a 1 READY ", "b 1 LOADING ", "c 1 UNAVAILABLE not loaded",
-                                 "d 1 UNAVAILABLE too short"));
+                                 "d 1 UNAVAILABLE too short", "e 1 READY "));
   inference::RepositoryIndexResponse ready;
   ToProto(checkpoints, OpenModelsOf(infos), /*ready_only=*/true, &ready);
-  ASSERT_EQ(ready.models_size(), 1);
+  ASSERT_EQ(ready.models_size(), 2);
   EXPECT_EQ(ready.models(0).name(), "a");
 }
 

@@ -90,7 +90,7 @@ TEST_F(MemoryPressureTest, ARequestThatDoesNotFitEndsAloneAndLeavesNothing) {
 TEST_F(MemoryPressureTest, IdleModelsMakeRoomForARequest) {
   Start("cuda:0=36MiB,cuda:1=64MiB");
   const LoadResult idle = Load(0), leased = Load(1, 3600), used = Load(2);
-  const auto drawn = Infer(used, 640);
+  const auto drawn = Infer(used, 256);
   EXPECT_TRUE(drawn.ok()) << drawn.status();
   EXPECT_FALSE(IsLoaded(idle.model));
   EXPECT_TRUE(IsLoaded(idle.vae));  // what lies elsewhere would not have helped

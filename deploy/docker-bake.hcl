@@ -1,4 +1,4 @@
-// docker buildx bake [cpu | cuda]: the images that deploy/kubernetes names.
+// docker buildx bake -f deploy/docker-bake.hcl [cpu | cuda], at the top: the images that deploy/kubernetes names.
 group "default" {
   targets = ["cpu", "cuda"]
 }
