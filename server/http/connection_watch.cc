@@ -30,7 +30,7 @@ void ConnectionWatch::Forget(int socket) {
 
 void ConnectionWatch::Watch() {
   absl::MutexLock lock(&mutex_);
-  while (!mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kLook)) {
+  while (!mutex_.AwaitWithDeadline(absl::Condition(&stopping_), absl::Now() + kLook)) {
     const absl::Time now = absl::Now();
     for (const auto& [socket, deadline] : deadlines_) {
       // Under the lock: a socket is forgotten before it is closed, so the number is still its.
