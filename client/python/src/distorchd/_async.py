@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from distorchd._methods import METHODS, Method, may_retry
+from distorchd._methods import METHODS
+from distorchd._tries import Tries
 from distorchd.errors import DistorchdError, from_rpc_error
 from distorchd.options import ConnectOptions
 
@@ -54,22 +54,7 @@ class Transport:
                 call.cancel()  # nothing, when it has ended
 
 
-class _Tries:
-    def __init__(self, method: Method, options: ConnectOptions, timeout: float | None) -> None:
-        self._method, self._retry = method, options.retry
-        timeout = options.timeout if timeout is None else timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._tried = 0
-        self.began = False
-
-    def left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
+class _Tries(Tries):
     async def failed(self, error: DistorchdError) -> None:
         """Waits for the next try; raises `error` when there is none."""
-        self._tried += 1
-        pause = self._retry.pause(self._tried, error.retry_after)
-        if self._tried >= self._retry.attempts or not may_retry(self._method, error, self.began) or (
-                self._deadline is not None and time.monotonic() + pause >= self._deadline):
-            raise error from None
-        await asyncio.sleep(pause)
+        await asyncio.sleep(self.pause_after(error))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from typing import Any
 
 import grpc
 
-from distorchd._methods import METHODS, Method, may_retry
+from distorchd._methods import METHODS, Method
+from distorchd._tries import Tries
 from distorchd.errors import DistorchdError, from_rpc_error, make_error
 from distorchd.options import Canceller, ConnectOptions
 
@@ -61,23 +61,12 @@ class Transport:
                 call.cancel()
 
 
-class _Tries:
+class _Tries(Tries):
     def __init__(self, method: Method, options: ConnectOptions, timeout: float | None, cancel: Canceller) -> None:
-        self._method, self._retry, self.cancel = method, options.retry, cancel
-        timeout = options.timeout if timeout is None else timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._tried = 0
-        self.began = False
-
-    def left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        super().__init__(method, options, timeout)
+        self.cancel = cancel
 
     def failed(self, error: DistorchdError) -> None:
         """Waits for the next try; raises `error` when there is none."""
-        self._tried += 1
-        pause = self._retry.pause(self._tried, error.retry_after)
-        if self._tried >= self._retry.attempts or not may_retry(self._method, error, self.began) or (
-                self._deadline is not None and time.monotonic() + pause >= self._deadline):
-            raise error from None
-        if self.cancel.wait(pause):
-            raise make_error(grpc.StatusCode.CANCELLED, f"{self._method.name} was cancelled") from None
+        if self.cancel.wait(self.pause_after(error)):
+            raise make_error(grpc.StatusCode.CANCELLED, f"{self.method.name} was cancelled") from None

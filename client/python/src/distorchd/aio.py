@@ -13,6 +13,7 @@ from distorchd import distorch_pb2 as pb
 from distorchd import fields as f
 from distorchd import results as r
 from distorchd._async import Transport
+from distorchd._handles import Handles
 from distorchd.client import PATIENCE
 from distorchd.errors import DistorchdError, FailedPreconditionError, NotFoundError
 from distorchd.options import ConnectOptions, RetryPolicy, Tls
@@ -99,31 +100,9 @@ class AsyncClient:
         return await self.call("Unload", f.unload_request(handles, all, force), timeout=timeout)
 
 
-class AsyncCheckpoint:
+class AsyncCheckpoint(Handles[AsyncClient]):
     """Handles of a loaded checkpoint's model, text encoders and VAE ("" for one that the file lacks), and what can be done
     with them. As a context manager it unloads them at its end, unless others are using them."""
-
-    def __init__(self, client: AsyncClient, model: str, clip: str, vae: str, loaded: pb.LoadCheckpointResponse,
-                 ckpt_name: str = "", own: Iterable[str] | None = None, response: Any = None) -> None:
-        self.client = client
-        self.model, self.clip, self.vae = model, clip, vae
-        self.ckpt_name = ckpt_name
-        self.loaded = loaded
-        """What the load returned: placement with planned and measured bytes, times, family."""
-        self.response = loaded if response is None else response
-        """What made these handles returned: the load's, or ApplyLora's with its unmatched_keys."""
-        self._own = [model, clip, vae] if own is None else list(own)
-
-    @property
-    def family(self) -> str:
-        return self.loaded.family
-
-    @property
-    def placement(self) -> pb.Placement:
-        return self.loaded.placement
-
-    def __repr__(self) -> str:
-        return f"Checkpoint({self.family}, model={self.model!r}, clip={self.clip!r}, vae={self.vae!r})"
 
     async def __aenter__(self) -> AsyncCheckpoint:
         return self
@@ -193,12 +172,6 @@ class AsyncCheckpoint:
                 raise
             return await run(by_id=False)
 
-    def empty_latent(self, width: int = 512, height: int = 512, batch_size: int = 1) -> Any:
-        """Zeros of the model's latent channels, as a numpy array."""
-        import numpy as np
-
-        return np.zeros((batch_size, self.loaded.denoiser.latent_channels or 4, height // 8, width // 8), np.float32)
-
     async def denoise(self, x: ArrayLike, sigma: Union[float, Iterable[float]], conditioning: Conditioning, *,
                       timeout: float | None = None) -> Tensor:
         """One evaluation of the model, in the model's latent space: for samplers of your own. loaded.denoiser says which
@@ -235,10 +208,6 @@ class AsyncCheckpoint:
 
     def _stream(self, method: str, request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
         return self.client.stream(method, request, timeout=timeout, checkpoint=self.ckpt_name)
-
-    def _derive(self, model: str, clip: str, response: Any) -> AsyncCheckpoint:
-        own = [handle for handle in (model, clip) if handle not in (self.model, self.clip)]
-        return AsyncCheckpoint(self.client, model, clip, self.vae, self.loaded, self.ckpt_name, own, response)
 
 
 async def _finish(events: AsyncGenerator[Any, None], read: Callable[[Any], Any], progress: ProgressArgument,

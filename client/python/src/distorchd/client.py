@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 from distorchd import distorch_pb2 as pb
 from distorchd import fields as f
 from distorchd import results as r
+from distorchd._handles import Handles
 from distorchd._sync import Transport
 from distorchd.errors import DistorchdError, FailedPreconditionError, NotFoundError
 from distorchd.options import Canceller, ConnectOptions, RetryPolicy, Tls
@@ -109,31 +110,9 @@ class Client:
         return self.call("Unload", f.unload_request(handles, all, force), timeout=timeout)
 
 
-class Checkpoint:
+class Checkpoint(Handles[Client]):
     """Handles of a loaded checkpoint's model, text encoders and VAE ("" for one that the file lacks), and what can be done
     with them. As a context manager it unloads them at its end, unless others are using them."""
-
-    def __init__(self, client: Client, model: str, clip: str, vae: str, loaded: pb.LoadCheckpointResponse,
-                 ckpt_name: str = "", own: Iterable[str] | None = None, response: Any = None) -> None:
-        self.client = client
-        self.model, self.clip, self.vae = model, clip, vae
-        self.ckpt_name = ckpt_name
-        self.loaded = loaded
-        """What the load returned: placement with planned and measured bytes, times, family."""
-        self.response = loaded if response is None else response
-        """What made these handles returned: the load's, or ApplyLora's with its unmatched_keys."""
-        self._own = [model, clip, vae] if own is None else list(own)
-
-    @property
-    def family(self) -> str:
-        return self.loaded.family
-
-    @property
-    def placement(self) -> pb.Placement:
-        return self.loaded.placement
-
-    def __repr__(self) -> str:
-        return f"Checkpoint({self.family}, model={self.model!r}, clip={self.clip!r}, vae={self.vae!r})"
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -201,12 +180,6 @@ class Checkpoint:
                 raise
             return run(by_id=False)
 
-    def empty_latent(self, width: int = 512, height: int = 512, batch_size: int = 1) -> Any:
-        """Zeros of the model's latent channels, as a numpy array."""
-        import numpy as np
-
-        return np.zeros((batch_size, self.loaded.denoiser.latent_channels or 4, height // 8, width // 8), np.float32)
-
     def denoise(self, x: ArrayLike, sigma: Union[float, Iterable[float]], conditioning: Conditioning, *,
                 timeout: float | None = None, cancel: Canceller | None = None) -> Tensor:
         """One evaluation of the model, in the model's latent space: for samplers of your own. loaded.denoiser says which
@@ -246,10 +219,6 @@ class Checkpoint:
     def _stream(self, method: str, request: Any, timeout: float | None,
                 cancel: Canceller | None) -> Generator[Any, None, None]:
         return self.client.stream(method, request, timeout=timeout, cancel=cancel, checkpoint=self.ckpt_name)
-
-    def _derive(self, model: str, clip: str, response: Any) -> Checkpoint:
-        own = [handle for handle in (model, clip) if handle not in (self.model, self.clip)]
-        return Checkpoint(self.client, model, clip, self.vae, self.loaded, self.ckpt_name, own, response)
 
 
 def _finish(events: Generator[Any, None, None], read: Callable[[Any], Any], progress: ProgressArgument,
