@@ -6,11 +6,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
 import yaml
+
+from waiting import wait_until
 
 COMPONENTS = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "components"
 DEMO = "shapes-sd1.safetensors"
@@ -81,13 +82,6 @@ def steps_of(daemon):
         r'^distorchd_phase_seconds_count{[^}]*phase="step"[^}]*} (\S+)$', text, re.MULTILINE))
 
 
-def until(condition, what):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"not within a minute: {what}"
-        time.sleep(0.02)
-
-
 def through(proxy, daemon, *arguments):
     """The command line of distorchctl, by way of the proxy."""
     return [daemon.ctl_program, f"--address={proxy.address}", "--json", *arguments]
@@ -105,8 +99,8 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
 
     any_daemon = daemons[0]
     # Envoy uses a replica from its first health check on.
-    until(lambda: run(through(proxy, any_daemon, "devices")).returncode == 0 and
-          all(calls_of(daemon, "ListDevices") > 0 for daemon in daemons), "answers of both by way of the proxy")
+    wait_until(lambda: run(through(proxy, any_daemon, "devices")).returncode == 0 and
+               all(calls_of(daemon, "ListDevices") > 0 for daemon in daemons), "answers of both by way of the proxy")
     before = [calls_of(daemon, "ListModels") for daemon in daemons]
     for _ in range(10):
         assert run(through(proxy, any_daemon, ROUTE, "models")).returncode == 0
@@ -127,15 +121,15 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
     picture = tmp_path / "picture.png"
     running = subprocess.Popen(through(proxy, any_daemon, ROUTE, *draw, "--steps=2000", f"--output={picture}"),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: steps_of(owner) > 0 or running.poll() is not None, "a step of the request")
+    wait_until(lambda: steps_of(owner) > 0 or running.poll() is not None, "a step of the request")
     assert running.poll() is None, running.communicate()[1]
     owner.process.kill()
     _, error = running.communicate(timeout=60)
     assert running.returncode == 1 and re.search("UNAVAILABLE|INTERNAL|CANCELLED|UNKNOWN", error), error
 
     # What a client does: the same call again, with the same handles.
-    until(lambda: run(through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")).returncode == 0,
-          "a picture from the other replica")
+    wait_until(lambda: run(through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")).returncode == 0,
+               "a picture from the other replica")
     assert picture.read_bytes() == (tmp_path / "expected.png").read_bytes()
     for _ in range(10):
         assert run(through(proxy, any_daemon, ROUTE, "models")).returncode == 0
@@ -143,7 +137,7 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
 
 def test_every_replica_is_gone(replicas):
     daemons, proxy = replicas
-    until(lambda: run(through(proxy, daemons[0], "devices")).returncode == 0, "an answer by way of the proxy")
+    wait_until(lambda: run(through(proxy, daemons[0], "devices")).returncode == 0, "an answer by way of the proxy")
     for daemon in daemons:
         daemon.process.kill()
         daemon.process.wait()

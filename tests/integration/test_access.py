@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 
 import grpc
 import pytest
@@ -16,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from conftest import BIN, ROOT
+from waiting import wait_until
 
 DEMO = ROOT / "deploy" / "demo"
 TOKENS = {"viewer": "vera-0123456789", "user": "ulf-0123456789", "admin": "ada-0123456789"}
@@ -97,13 +97,6 @@ def bearer(token):
     return (("authorization", f"Bearer {token}"),)
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)  # for a file to be noticed
-
-
 def test_every_method_asks_for_its_role(start_daemon, tmp_path):
     tokens = tmp_path / "tokens.yaml"
     write_tokens(tokens)
@@ -154,17 +147,17 @@ def test_tokens_are_read_again_when_they_change_and_on_sighup(start_daemon, tmp_
 
         assert code(TOKENS["admin"]) == grpc.StatusCode.OK
         write_tokens(tokens, {"admin": "second-0123456789"})
-        wait_for(lambda: code("second-0123456789") == grpc.StatusCode.OK, "the new token counts")
+        wait_until(lambda: code("second-0123456789") == grpc.StatusCode.OK, "the new token counts", seconds=30)
         assert code(TOKENS["admin"]) == grpc.StatusCode.UNAUTHENTICATED
 
         tokens.write_text("tokens: [{name: x, role: emperor, token: hush-hush}]")
         daemon.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "the tokens stay as they were" in daemon.read_log(), "the wrong file is in the log")
+        wait_until(lambda: "the tokens stay as they were" in daemon.read_log(), "the wrong file is in the log", seconds=30)
         assert code("second-0123456789") == grpc.StatusCode.OK
         assert "hush-hush" not in daemon.read_log()
 
         write_tokens(tokens, mode=0o644)
-        wait_for(lambda: code(TOKENS["admin"]) == grpc.StatusCode.OK, "the third file counts")
+        wait_until(lambda: code(TOKENS["admin"]) == grpc.StatusCode.OK, "the third file counts", seconds=30)
         assert "everyone on this machine can read the tokens" in daemon.read_log()
         assert '"signal":"HUP"' in daemon.read_log()
 
@@ -207,7 +200,7 @@ def test_tls_with_certificates_replaced_while_it_runs(start_daemon, tmp_path, pk
 
     assert served() == "server"
     install("server2")
-    wait_for(lambda: served() == "server2", "the new certificate is served")
+    wait_until(lambda: served() == "server2", "the new certificate is served", seconds=30)
 
 
 def test_mtls_lets_in_only_the_authoritys_clients(start_daemon, pki):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import comfyui_driver
 import distorchd
 from conftest import ROOT, Daemon
 from test_python_client import write_lora
+from waiting import wait_until
 
 pytestmark = comfyui_driver.needs_comfyui
 
@@ -278,10 +278,7 @@ def test_handles_follow_comfyuis_models(comfy, daemon):
         del model, clip, vae
         management.cleanup_models_gc()
         gc.collect()
-        deadline = time.monotonic() + 20
-        while own & {handle.handle for handle in client.list_models()}:
-            assert time.monotonic() < deadline, "still loaded"
-            time.sleep(0.05)  # they are let go in the background
+        wait_until(lambda: own.isdisjoint(handle.handle for handle in client.list_models()), "let go in the background", seconds=20)
 
 
 def test_lists_come_from_the_daemon_when_it_is_there(comfy, monkeypatch):
