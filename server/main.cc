@@ -34,24 +34,14 @@ void WarnOfMissingFolders(const Options& options, Logger* logger) {
   }
 }
 
-// What the core tells: numbers to the metrics, sentences to the log.
-class CoreObserver : public Observer {
+// What the core tells: numbers are counted, sentences are logged.
+class CoreObserver final : public Metrics {
  public:
-  CoreObserver(Metrics* metrics, Logger* logger) : metrics_(metrics), logger_(logger) {}
+  CoreObserver(const BuildInfo& build, Logger* logger) : Metrics(build), logger_(logger) {}
 
-  void PhaseDone(std::string_view phase, std::string_view family, double seconds) override {
-    metrics_->PhaseDone(phase, family, seconds);
-  }
-  void PlanError(std::string_view family, double ratio) override {
-    metrics_->PlanError(family, ratio);
-  }
-  void PredictionError(std::string_view family, double ratio) override {
-    metrics_->PredictionError(family, ratio);
-  }
   void Warning(std::string_view message) override { logger_->Warning(message); }
 
  private:
-  Metrics* const metrics_;
   Logger* const logger_;
 };
 
@@ -59,11 +49,10 @@ absl::Status RunDaemon(const Options& options, Logger* logger) {
   WarnOfMissingFolders(options, logger);
   ASSIGN_OR_RETURN(const std::unique_ptr<Access> access,
                    Access::Create(options.auth_tokens_file, logger));
-  Metrics metrics({std::string(DistorchdVersion()), TorchVersion(), CudaVersion()});
-  CoreObserver observer(&metrics, logger);
+  CoreObserver observer({std::string(DistorchdVersion()), TorchVersion(), CudaVersion()}, logger);
   ASSIGN_OR_RETURN(const std::unique_ptr<DaemonCore> core,
                    DaemonCore::Create(options.core, &observer));
-  return Serve(options, core.get(), access.get(), &metrics, logger);
+  return Serve(options, core.get(), access.get(), &observer, logger);
 }
 
 bool Check(const Options& options) {

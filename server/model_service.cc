@@ -41,17 +41,6 @@ class Throttle {
 
 }  // namespace
 
-template <typename Work>
-grpc::ServerUnaryReactor* ModelService::RunInPool(grpc::CallbackServerContext* context,
-                                                  MethodName method, Work work) {
-  return UnaryCall::Run(monitor_, context, method, [this, &work](const UnaryCallPtr& call) {
-    pool_->Run([call, work = std::move(work)] {
-      const absl::Status cancelled = call->cancel()->Check();
-      call->Finish(cancelled.ok() ? work() : cancelled);
-    });
-  });
-}
-
 grpc::ServerUnaryReactor* ModelService::ListDevices(grpc::CallbackServerContext* context,
                                                     const v1::ListDevicesRequest*,
                                                     v1::ListDevicesResponse* response) {

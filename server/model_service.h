@@ -6,6 +6,7 @@
 #include "proto/distorch.grpc.pb.h"
 #include "server/call.h"
 #include "server/methods.h"
+#include "server/reactors.h"
 #include "server/worker_pool.h"
 
 namespace distorch {
@@ -49,10 +50,12 @@ class ModelService final : public v1::ModelService::CallbackService {
                                       v1::ListLinksResponse* response) override;
 
  private:
-  // Runs `work` (→ absl::Status, filling the response) in the pool as the whole of a unary call.
+  // As UnaryCall's, in this service's pool.
   template <typename Work>
   grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, MethodName method,
-                                      Work work);
+                                      Work work) {
+    return UnaryCall::RunInPool(monitor_, pool_, context, method, std::move(work));
+  }
 
   DaemonCore* const core_;
   CallMonitor* const monitor_;

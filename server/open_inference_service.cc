@@ -71,17 +71,6 @@ class InferRun : public std::enable_shared_from_this<InferRun> {
 
 }  // namespace
 
-template <typename Work>
-grpc::ServerUnaryReactor* OpenInferenceService::RunInPool(grpc::CallbackServerContext* context,
-                                                          MethodName method, Work work) {
-  return UnaryCall::Run(monitor_, context, method, [this, &work](const UnaryCallPtr& call) {
-    pool_->Run([call, work = std::move(work)] {
-      const absl::Status cancelled = call->cancel()->Check();
-      call->Finish(cancelled.ok() ? work() : cancelled);
-    });
-  });
-}
-
 absl::StatusOr<std::string> OpenInferenceService::Family(const std::string& name,
                                                          const std::string& version) {
   RETURN_IF_ERROR(CheckVersion(version));

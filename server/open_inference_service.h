@@ -11,6 +11,7 @@
 #include "server/call.h"
 #include "server/methods.h"
 #include "server/open_inference_models.h"
+#include "server/reactors.h"
 #include "server/request_limits.h"
 #include "server/worker_pool.h"
 
@@ -60,10 +61,12 @@ class OpenInferenceService final : public inference::GRPCInferenceService::Callb
       inference::RepositoryModelUnloadResponse* response) override;
 
  private:
-  // Runs `work` (→ absl::Status, filling the response) in the pool as the whole of a unary call.
+  // As UnaryCall's, in this service's pool.
   template <typename Work>
   grpc::ServerUnaryReactor* RunInPool(grpc::CallbackServerContext* context, MethodName method,
-                                      Work work);
+                                      Work work) {
+    return UnaryCall::RunInPool(monitor_, pool_, context, method, std::move(work));
+  }
   std::map<std::string, OpenModel> Models() { return OpenModelsOf(core_->ListModels()); }
   // The family of a checkpoint, loaded or not; empty when it has none. NOT_FOUND for an unknown
   // one.

@@ -24,7 +24,7 @@ struct Options {
   std::string auth_tokens_file;  // empty: no tokens are asked for
   TlsFiles tls;
   int max_receive_mb = 256;
-  int max_metadata_kb = 16;          // of headers, each call
+  int max_metadata_kb = 16;           // of headers, each call
   int max_concurrent_streams = 2048;  // calls at a time, each connection
   RequestLimits limits;
   double drain_seconds = 20;

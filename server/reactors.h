@@ -19,6 +19,7 @@
 #include "server/call.h"
 #include "server/logging.h"
 #include "server/methods.h"
+#include "server/worker_pool.h"
 
 namespace distorch {
 
@@ -36,6 +37,19 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
       call->Finish(call->call_.admission());
     }
     return call.get();
+  }
+
+  // `work` (→ absl::Status, filling the response) is run in `pool`, as the whole of the call.
+  template <typename Work>
+  static grpc::ServerUnaryReactor* RunInPool(CallMonitor* monitor, WorkerPool* pool,
+                                             grpc::CallbackServerContext* context,
+                                             MethodName method, Work work) {
+    return Run(monitor, context, method, [&](const std::shared_ptr<UnaryCall>& call) {
+      pool->Run([call, work = std::move(work)] {
+        const absl::Status cancelled = call->cancel()->Check();
+        call->Finish(cancelled.ok() ? work() : cancelled);
+      });
+    });
   }
 
   UnaryCall(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method)

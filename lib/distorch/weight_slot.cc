@@ -144,10 +144,6 @@ at::Tensor WeightSlot::Prepare(size_t i, const at::Tensor& raw, bool shared,
   return ApplyPatches(patches_[i], std::move(tensor)).to(dtype);
 }
 
-WeightLease WeightSlot::Acquire(const at::Device& device, at::ScalarType dtype) const {
-  return Lease(stored(), device, dtype);
-}
-
 WeightLease WeightSlot::AcquirePacked(const at::Tensor& activations, WeightPacker pack) const {
   {
     absl::MutexLock lock(&mutex_);
@@ -162,8 +158,8 @@ WeightLease WeightSlot::AcquirePacked(const at::Tensor& activations, WeightPacke
   return Acquire(activations);
 }
 
-WeightLease WeightSlot::Lease(std::vector<at::Tensor> stored, const at::Device& device,
-                              at::ScalarType dtype) const {
+WeightLease WeightSlot::Acquire(const at::Device& device, at::ScalarType dtype) const {
+  const std::vector<at::Tensor> stored = this->stored();
   TORCH_CHECK(!stored.empty(), name_, " has no weights yet");
   const bool resident = stored.front().device() == device;
   StagedWeights staged;

@@ -166,8 +166,6 @@ class WeightSlot {
     std::shared_ptr<const WeightPatch> rounding;
   };
   static at::Tensor ApplyPatches(const Patches& patches, at::Tensor parameter);
-  WeightLease Lease(std::vector<at::Tensor> stored, const at::Device& device,
-                    at::ScalarType dtype) const;
   StagedWeights Bring(const at::Device& device) const ABSL_NO_THREAD_SAFETY_ANALYSIS;  // as above
   // Parameter `i` in `dtype` from `raw`, its stored form where it is needed; `shared`: others use
   // `raw` as well.
