@@ -63,6 +63,12 @@ function(distorch_house name)
   distorch_configure(${name} plain ${ARGN})
 endfunction()
 
+# What tests and benchmarks read of the source tree.
+function(distorch_data_folders target)
+  target_compile_definitions(${target} PRIVATE
+    DISTORCH_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden" DISTORCH_DEMO_DIR="${CMAKE_SOURCE_DIR}/deploy/demo")
+endfunction()
+
 function(distorch_test name)
   cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
   if(DISTORCH_FUZZ OR (ARG_TORCH AND NOT DISTORCH_TORCH) OR (ARG_GRPC AND DISTORCH_SANITIZE STREQUAL "thread"))
@@ -74,7 +80,7 @@ function(distorch_test name)
   # Of std::string's own code, which the precompiled header makes GCC 12 see as the test's (its bug 105651).
   target_compile_options(${name} PRIVATE
     "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>")
-  target_compile_definitions(${name} PRIVATE DISTORCH_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden")
+  distorch_data_folders(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   if(NOT ARG_SHARDS)
     distorch_add_test(${name} ${name})
@@ -117,5 +123,6 @@ function(distorch_bench_program name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   distorch_configure(${name} plain ${ARGN})
+  distorch_data_folders(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
 endfunction()
