@@ -35,6 +35,11 @@ std::string Address(const std::string& peer) {
   return peer.substr(0, absl::StartsWith(peer, "ip") ? peer.rfind(':') : peer.npos);
 }
 
+// The token's name, or the client's address.
+std::string ClientName(const absl::StatusOr<Principal>& principal, const std::string& peer) {
+  return principal.ok() && !principal->name.empty() ? principal->name : Address(peer);
+}
+
 // The token's name, or that in the client's certificate, or where nobody has to say who he is what
 // the client calls itself, or its address.
 std::string ClientName(const absl::StatusOr<Principal>& principal,
@@ -114,6 +119,15 @@ Call::Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodNam
   context->AddTrailingMetadata(kRequestIdKey, ids_.request_id);
   context->AddTrailingMetadata(kTraceparentKey, ids_.traceparent);
 }
+
+Call::Call(CallMonitor* monitor, const CallOrigin& origin, MethodName method)
+    : monitor_(monitor),
+      method_(method),
+      peer_(origin.peer),
+      ids_(MakeRequestIds(origin.request_id, origin.traceparent)),
+      principal_(monitor->access_->Admit(origin.authorization, method.full())),
+      cancel_(std::make_shared<CancelToken>(absl::InfiniteFuture(), ClientName(principal_, peer_))),
+      admission_(monitor->Begin(this, principal_.status())) {}
 
 void Call::ClientGone() {
   const absl::Time deadline = cancel_->deadline();

@@ -38,6 +38,7 @@ class CallMonitor {
   // Waits until no call is left; false when `deadline` came first.
   bool WaitUntilIdle(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void CancelAll(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  const Access& access() const { return *access_; }
   bool admitting() const ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     return admitting_;
@@ -58,11 +59,19 @@ class CallMonitor {
   std::unordered_set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Lives in the call's reactor. Thread-safe but for its constructor and End.
+// What a request over HTTP says of where it comes from; empty where it says nothing.
+struct CallOrigin {
+  std::string peer, authorization, request_id, traceparent;
+};
+
+// Lives in the call's reactor, or with whoever answers over HTTP. Thread-safe but for its
+// constructors and End.
 class Call {
  public:
   // The request's ids go into the trailing metadata (x-request-id also into the initial one).
   Call(CallMonitor* monitor, grpc::CallbackServerContext* context, MethodName method);
+  // For what is asked over HTTP but is the same to the core, the log and the metrics as `method`.
+  Call(CallMonitor* monitor, const CallOrigin& origin, MethodName method);
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 

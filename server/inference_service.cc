@@ -56,8 +56,9 @@ grpc::ServerWriteReactor<v1::InferEvent>* InferenceService::Infer(
                        callbacks.progress = SendProgress<v1::InferEvent>(stream);
                        callbacks.queue = SendQueueProgress<v1::InferEvent>(stream);
                        core_->Infer(*spec, stream->cancel(), std::move(callbacks),
-                                    [stream](absl::StatusOr<InferResult> result) {
+                                    [stream, recent = recent_](absl::StatusOr<InferResult> result) {
                                       if (result.ok()) {
+                                        recent->Add(*result);
                                         v1::InferEvent event;
                                         ToProto(*std::move(result), event.mutable_result());
                                         stream->Send(std::move(event), /*droppable=*/false);

@@ -5,6 +5,7 @@
 #include "lib/serving/daemon_core.h"
 #include "proto/distorch.grpc.pb.h"
 #include "server/call.h"
+#include "server/recent_images.h"
 #include "server/request_limits.h"
 
 namespace distorch {
@@ -12,9 +13,11 @@ namespace distorch {
 // Thin: checks, translates, calls the core, translates back.
 class InferenceService final : public v1::InferenceService::CallbackService {
  public:
-  // Both must outlive the service's calls.
-  InferenceService(DaemonCore* core, CallMonitor* monitor, const RequestLimits& limits)
-      : core_(core), monitor_(monitor), limits_(limits) {}
+  // What it is given must outlive the service's calls. Finished pictures are given to `recent`,
+  // too.
+  InferenceService(DaemonCore* core, CallMonitor* monitor, const RequestLimits& limits,
+                   RecentImages* recent)
+      : core_(core), monitor_(monitor), limits_(limits), recent_(recent) {}
 
   grpc::ServerWriteReactor<v1::InferEvent>* Infer(grpc::CallbackServerContext* context,
                                                   const v1::InferRequest* request) override;
@@ -37,6 +40,7 @@ class InferenceService final : public v1::InferenceService::CallbackService {
   DaemonCore* const core_;
   CallMonitor* const monitor_;
   const RequestLimits limits_;
+  RecentImages* const recent_;
 };
 
 }  // namespace distorch

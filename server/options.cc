@@ -76,7 +76,8 @@ std::vector<Flag> Flags(Options* o) {
        "read again when it changes",
        &o->auth_tokens_file},
       {"metrics_address", "HOST:PORT",
-       "where HTTP is served: /metrics for Prometheus, /healthz, /readyz; empty: nowhere",
+       "where HTTP is served: a status page, /metrics for Prometheus, /healthz, /readyz; empty: "
+       "nowhere",
        Address{&o->metrics_address, true}},
       {"checkpoint_dirs", "DIR,...", "folders with checkpoints, the first that has a name wins",
        &core->checkpoint_dirs},
@@ -151,6 +152,11 @@ std::vector<Flag> Flags(Options* o) {
        Integer{&o->limits.prompt_bytes, 1, 1 << 24}},
       {"max_tensor_mb", "N", "largest tensor in a request, in MiB",
        Integer{&o->limits.tensor_mb, 1, 2047}},
+      {"http_api", "WHEN",
+       "serve OpenAI's and WebUI's image APIs at --metrics_address; auto: when that is loopback",
+       Choice{&o->http_api, {"auto", "on", "off"}}},
+      {"page_images", "N", "pictures that the status page shows, the last that were drawn",
+       Integer{&o->page_images, 0, 100}},
       {"drain_seconds", "S",
        "how long running requests may take to finish after SIGTERM before they are cancelled",
        Real{&o->drain_seconds, 0, 86'400}},
@@ -381,14 +387,6 @@ absl::StatusOr<Values> ReadYaml(const std::string& path, const std::vector<Flag>
   return values;
 }
 
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost") return true;
-  in_addr v4;
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6;
-  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
 absl::Status CheckTogether(const Options& options) {
   if (options.tls.enabled() && (options.tls.cert.empty() || options.tls.key.empty())) {
     return absl::InvalidArgumentError(
@@ -401,6 +399,14 @@ absl::Status CheckTogether(const Options& options) {
         " can be reached from other machines, without encryption: pass --tls_cert and --tls_key "
         "(and --auth_tokens_file or --tls_client_ca, which say who may), or "
         "--allow_insecure_listen if that is meant (behind a proxy or in a private network)"));
+  }
+  if (options.http_api != "on" || options.metrics_address.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const HostPort http, ParseHostPort(options.metrics_address));
+  if (!IsLoopback(http.host) && !options.allow_insecure_listen) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "http_api: metrics_address ", options.metrics_address,
+        " can be reached from other machines, without encryption: pass --allow_insecure_listen if "
+        "that is meant (behind a proxy or in a private network; --auth_tokens_file says who may)"));
   }
   return absl::OkStatus();
 }
@@ -454,6 +460,14 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
 std::string HelpText() { return Parser().Help(); }
 
 std::string_view DistorchdVersion() { return DISTORCHD_VERSION; }
+
+bool IsLoopback(const std::string& host) {
+  if (host == "localhost") return true;
+  in_addr v4;
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6;
+  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
 
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
   const absl::Status malformed =

@@ -27,6 +27,8 @@ struct Options {
   int max_metadata_kb = 16;           // of headers, each call
   int max_concurrent_streams = 2048;  // calls at a time, each connection
   RequestLimits limits;
+  std::string http_api = "auto";  // "on", "off"; "auto": on loopback only
+  int page_images = 0;            // that the status page shows
   double drain_seconds = 20;
   std::string port_file;  // empty: none
   std::string log_level = "info";
@@ -61,6 +63,8 @@ struct HostPort {
   std::string host;
   int port = 0;
 };
+// Whether only this machine reaches `host`.
+bool IsLoopback(const std::string& host);
 // Parses "HOST:PORT" or "[IPV6]:PORT".
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 // The inverse.

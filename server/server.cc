@@ -24,8 +24,7 @@
 #include "absl/time/clock.h"
 #include "lib/base/status_macros.h"
 #include "server/call.h"
-#include "server/http/http_server.h"
-#include "server/http/operation_routes.h"
+#include "server/http_front.h"
 #include "server/inference_service.h"
 #include "server/model_service.h"
 #include "server/open_inference_service.h"
@@ -80,21 +79,6 @@ void Configure(const Options& options, grpc::ServerBuilder* builder) {
   // Clients may do the same while a load or a step says nothing for long.
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
-}
-
-absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const Options& options, DaemonCore* core,
-                                                      const Metrics* metrics,
-                                                      const CallMonitor* monitor) {
-  ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(options.metrics_address));
-  HttpServerOptions http;
-  http.host = address.host;
-  http.port = address.port;
-  http.routes = OperationRoutes([metrics, core] { return metrics->Scrape(core); },
-                                [monitor]() -> std::vector<std::string> {
-                                  if (monitor->admitting()) return {};
-                                  return {"draining: the server is shutting down"};
-                                });
-  return HttpServer::Start(std::move(http));
 }
 
 // gRPC's own messages, in the log's format. The hook is the process's, hence the global.
@@ -198,16 +182,18 @@ struct Server::Parts {
       : monitor(access, metrics, logger),
         pool(kPoolThreads),
         model_service(core, &monitor, &pool),
-        inference_service(core, &monitor, options.limits),
+        recent_images(options.page_images),
+        inference_service(core, &monitor, options.limits, &recent_images),
         open_inference_service(core, &monitor, &pool, options.limits) {}
 
   CallMonitor monitor;
   WorkerPool pool;
   ModelService model_service;
+  RecentImages recent_images;
   InferenceService inference_service;
   OpenInferenceService open_inference_service;
   std::unique_ptr<grpc::Server> server;
-  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<HttpFront> http;
   int port = 0;
   bool drained = false;
 };
@@ -236,7 +222,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options, Da
   std::unique_ptr<Server> server(new Server(std::move(parts)));
   if (!options.metrics_address.empty()) {
     ASSIGN_OR_RETURN(server->parts_->http,
-                     StartHttp(options, core, metrics, &server->parts_->monitor));
+                     HttpFront::Start(options, core, metrics, &server->parts_->monitor,
+                                      &server->parts_->recent_images));
   }
   SetServing(server->parts_->server.get(), true);
   return server;

@@ -110,6 +110,7 @@ struct Sending {
   std::string data;
   std::size_t sent = 0;
   std::function<bool(std::string*)> stream;  // empty: `data` is all
+  std::shared_ptr<void> keep;
 };
 
 ssize_t SendMore(void* from, uint64_t, char* buffer, std::size_t size) {
@@ -298,9 +299,9 @@ class HttpServer::Impl {
     const bool streamed = static_cast<bool>(answer.stream);
     const uint64_t size = streamed ? MHD_SIZE_UNKNOWN : answer.body.size();
     const int socket = SocketOf(connection);
-    auto sending =
-        std::make_unique<Sending>(Sending{&watch_, socket, options_.limits.send_time,
-                                          std::move(answer.body), 0, std::move(answer.stream)});
+    auto sending = std::make_unique<Sending>(
+        Sending{&watch_, socket, options_.limits.send_time, std::move(answer.body), 0,
+                std::move(answer.stream), std::move(answer.keep)});
     const std::unique_ptr<MHD_Response, decltype(&MHD_destroy_response)> response(
         MHD_create_response_from_callback(size, kSendBlock, SendMore, sending.get(), EndSending),
         &MHD_destroy_response);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -47,6 +48,8 @@ struct HttpResponse {
   // When set, the body is what it appends, call by call, until it returns false. May block, and
   // should look at HttpRequest::gone then. Destroyed when the answer was sent or the client left.
   std::function<bool(std::string*)> stream;
+  // Let go when the answer was sent or the client left.
+  std::shared_ptr<void> keep;
 };
 
 // What is answered at one path. Thread-safe functions.
