@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
@@ -29,21 +30,40 @@ double LeastSeconds(const at::Device& device, Work work) {
   return std::max(least, 1e-9);
 }
 
-DeviceSpeed Measure(const at::Device& device, at::ScalarType dtype) {
-  // Large enough to fill the device, small enough to take a few milliseconds.
-  const int64_t side = device.is_cpu() ? 768 : 4096;
+// The product grows until it fills the device. A type that the device has no instructions for is a
+// hundred times slower than others, which shows at once.
+double MeasureFlops(const at::Device& device, at::ScalarType dtype) {
+  constexpr int64_t kSmallest = 128, kLargest = 4096;
+  constexpr double kEnoughSeconds = 2e-3;
+  for (int64_t side = kSmallest;; side *= 2) {
+    const at::Tensor a = at::ones({side, side}, at::TensorOptions(device).dtype(dtype));
+    at::Tensor product = at::empty_like(a);
+    const double seconds = LeastSeconds(device, [&] { at::matmul_out(product, a, a); });
+    const auto n = static_cast<double>(side);
+    if (seconds >= kEnoughSeconds || side == kLargest) return 2 * n * n * n / seconds;
+  }
+}
+
+double MeasureBytes(const at::Device& device) {
   const int64_t copied = device.is_cpu() ? 16 << 20 : 128 << 20;
-  const at::Tensor a = at::ones({side, side}, at::TensorOptions(device).dtype(dtype));
-  at::Tensor product = at::empty_like(a);
   const at::Tensor from = at::zeros({copied}, at::TensorOptions(device).dtype(at::kByte));
   at::Tensor to = at::empty_like(from);
-  const double multiplying = LeastSeconds(device, [&] { at::matmul_out(product, a, a); });
-  const double copying = LeastSeconds(device, [&] { to.copy_(from); });
-  const auto n = static_cast<double>(side);
-  return {2 * n * n * n / multiplying, 2 * static_cast<double>(copied) / copying};
+  return 2 * static_cast<double>(copied) / LeastSeconds(device, [&] { to.copy_(from); });
 }
 
 }  // namespace
+
+absl::Status DeviceSpeeds::MeasureAll() {
+  std::set<c10::ScalarType> dtypes;
+  for (const DeviceId& device : devices_.devices()) {
+    for (const c10::ScalarType file_dtype : {c10::kFloat, c10::kHalf, c10::kBFloat16})
+      dtypes.insert(devices_.ComputeDtype(device, file_dtype));
+  }
+  for (const c10::ScalarType dtype : dtypes) {
+    for (const DeviceId& device : devices_.devices()) RETURN_IF_ERROR(Of(device, dtype).status());
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<DeviceSpeed> DeviceSpeeds::Of(const DeviceId& device, c10::ScalarType dtype) {
   if (const double given = devices_.given_flops(device); given > 0) return DeviceSpeed{given};
@@ -51,9 +71,11 @@ absl::StatusOr<DeviceSpeed> DeviceSpeeds::Of(const DeviceId& device, c10::Scalar
   absl::MutexLock lock(&mutex_);
   const auto known = measured_.find({device, dtype});
   if (known != measured_.end()) return known->second;
-  ASSIGN_OR_RETURN(const DeviceSpeed speed, RunTorchOr<DeviceSpeed>([&] {
-                     return Measure(devices_.TorchDevice(device), dtype);
-                   }));
+  ASSIGN_OR_RETURN(
+      const DeviceSpeed speed, RunTorchOr<DeviceSpeed>([&] {
+        const at::Device torch_device = devices_.TorchDevice(device);
+        return DeviceSpeed{MeasureFlops(torch_device, dtype), MeasureBytes(torch_device)};
+      }));
   measured_[{device, dtype}] = speed;
   return speed;
 }

@@ -1,5 +1,4 @@
-// How fast the devices of this process compute: measured when somebody first asks, or given by
-// --simulate_devices.
+// How fast the devices of this process compute: measured, or given by --simulate_devices.
 #ifndef LIB_DEVICE_DEVICE_SPEEDS_H_
 #define LIB_DEVICE_DEVICE_SPEEDS_H_
 
@@ -9,6 +8,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "lib/device/device_manager.h"
@@ -22,7 +22,11 @@ class DeviceSpeeds {
   // `devices` outlives it.
   explicit DeviceSpeeds(const DeviceManager& devices) : devices_(devices) {}
 
-  // Of matrix products in `dtype`. The first question about a device and a type takes some
+  // Asks about every device in every type that one of them computes in, so that no request has to
+  // wait for that. The status of the first device that fails.
+  absl::Status MeasureAll() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Of matrix products in `dtype`. The first question about a device and a type takes some tens of
   // milliseconds, when what else the machine does shows in the answer. A simulated device is as
   // fast as it was given, its memory without limit; else as fast as the CPU, which is what computes
   // for it. The status of the device when it fails.

@@ -161,7 +161,17 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),
       lease_thread_([this] { EndLeases(); }) {
+  MeasureDevices();
   if (store_ != nullptr) TakeOverHandles(options.restore);
+}
+
+void CoreImpl::MeasureDevices() {
+  const absl::Status measured = forecasts_.MeasureDevices();
+  if (!measured.ok()) {
+    observer_->Warning(
+        absl::StrCat("the speeds of devices could not be measured: ", measured.message()));
+  }
+  malloc_trim(0);  // what was multiplied and copied goes back to the system
 }
 
 CoreImpl::~CoreImpl() {

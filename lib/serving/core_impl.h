@@ -73,6 +73,7 @@ class CoreImpl : public DaemonCore {
                   Done<T> done, Call call);
   void Restore(std::vector<StoredHandle> stored, const CancelTokenPtr& cancel,
                absl::AnyInvocable<void(const absl::Status&)> done);
+  void MeasureDevices();
   void TakeOverHandles(const std::string& restore);
   void EndLeases();
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "lib/device/device_manager.h"
@@ -42,6 +43,9 @@ class StepForecasts {
   // pointed at outlives it.
   StepForecasts(const DeviceManager& devices, const LinkTable& links, int64_t staging_bytes,
                 Observer* observer);
+
+  // DeviceSpeeds::MeasureAll; else devices are measured when a model first needs it.
+  absl::Status MeasureDevices() { return speeds_.MeasureAll(); }
 
   // Where blocks may lie: DeviceManager's devices, then the disk.
   const std::vector<DeviceId>& devices() const { return device_ids_; }
