@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 #include <set>
 #include <utility>
@@ -12,12 +11,10 @@
 #include "lib/base/sha256.h"
 #include "lib/base/status_macros.h"
 #include "lib/models/family.h"
+#include "lib/serving/placement_check.h"
 
 namespace distorch {
 namespace {
-
-// How far what is stored may be from what was planned.
-constexpr double kMaxPlanError = 0.01;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -36,22 +33,6 @@ int64_t FileBytes(const ComponentLoadPlan& component) {
     if (!target.device.is_meta()) bytes += target.slot->file_bytes();
   }
   return bytes;
-}
-
-// Fills in measured bytes; the largest relative difference of a device from its plan.
-double Measure(const BytesByDevice& measured, ComponentPlacement* placement) {
-  double worst = 0;
-  for (DeviceBytes& device : placement->devices) {
-    device.measured_bytes = 0;
-    for (const auto& [id, bytes] : measured) {
-      if (id.ToString() == device.device) device.measured_bytes = bytes;
-    }
-    const double planned = static_cast<double>(std::max<int64_t>(1, device.planned_bytes));
-    worst = std::max(
-        worst,
-        std::abs(static_cast<double>(device.measured_bytes - device.planned_bytes)) / planned);
-  }
-  return worst;
 }
 
 // Whether it has positions in `devices`, and no others.
@@ -401,17 +382,9 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
     loaded->component->store().PlaceUnits(component.unit_devices, meter_);
 
   const BytesByDevice measured = loaded->component->store().StoredBytes(devices_.devices());
-  const double error = Measure(measured, &loaded->placement);
+  const double error = MeasurePlacement(measured, &loaded->placement);
   observer_->PlanError(plan.family, error);
-  if (error > kMaxPlanError) {
-    std::string table;
-    for (const DeviceBytes& d : loaded->placement.devices) {
-      absl::StrAppend(&table, "; ", d.device, ": planned ", d.planned_bytes, ", measured ",
-                      d.measured_bytes, " bytes");
-    }
-    return absl::InternalError(
-        absl::StrCat(loaded->placement.component, " is not placed as planned", table));
-  }
+  RETURN_IF_ERROR(CheckPlanError(error, loaded->placement));
   BytesByDevice held = measured;
   held.erase(kDisk);
   holding->reservation.Commit(held);
