@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -96,7 +97,8 @@ ClipTextModel::Output ClipTextModel::Forward(const at::Tensor& embeds,
   const at::Tensor mask = CausalMask(length, at::TensorOptions().dtype(dtype)).to(device);
 
   const int64_t count = static_cast<int64_t>(layers_.size());
-  const int64_t stop = layer < 0 && -layer <= count ? count + layer : count;
+  const int64_t all = count + config_.absent_layers;
+  const int64_t stop = layer < 0 && -layer <= all ? std::min(all + layer, count) : count;
   at::Tensor hidden;
   for (int64_t i = 0; i < count; ++i) {
     x = layers_[static_cast<size_t>(i)].Forward(x, mask);

@@ -23,6 +23,7 @@ struct ClipTextConfig {
   int64_t feed_forward = 3072;
   int64_t projection = 768;
   Activation activation = Activation::kQuickGelu;
+  int64_t absent_layers = 0;  // after those that are there: Forward's `layer` counts them, too
 };
 
 class ClipTextLayer;

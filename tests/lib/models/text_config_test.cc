@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "lib/models/clip_config.h"
 #include "lib/models/t5_config.h"
 
@@ -77,6 +78,24 @@ TEST(ClipConfigTest, SizesComeFromShapes) {
   EXPECT_EQ(config->heads, 2);
   EXPECT_EQ(config->feed_forward, 256);
   EXPECT_EQ(config->projection, 128);
+}
+
+// Of SD2's text model, diffusers' folders have what is looked at: 23 layers of 24.
+TEST(ClipConfigTest, VitHMayLackItsLastLayer) {
+  const auto absent = [](int64_t width, int layers) {
+    Shapes shapes = {{"text_model.embeddings.token_embedding.weight", {49408, width}},
+                     {"text_model.embeddings.position_embedding.weight", {77, width}},
+                     {"text_model.encoder.layers.0.mlp.fc1.weight", {4 * width, width}}};
+    for (int i = 0; i < layers; ++i)
+      shapes[absl::StrCat("text_model.encoder.layers.", i, ".layer_norm1.weight")] = {width};
+    const auto config =
+        ReadClipTextConfig(Named(shapes), "t.", nn::ClipTextConfig::Activation::kGelu);
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config.ok() ? config->absent_layers : -1;
+  };
+  EXPECT_EQ(absent(1024, 23), 1);
+  EXPECT_EQ(absent(1024, 24), 0);
+  EXPECT_EQ(absent(1280, 23), 0);
 }
 
 TEST(ClipConfigTest, DamagedFilesAreRefusedByName) {

@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -162,6 +164,36 @@ TEST_F(TextEncoderTest, PromptsWithoutEndAreRefused) {
   for (int i = 0; i < 3000; ++i) absl::StrAppend(&prompt, "fox ");
   const auto result = encoder.Encode(prompt, kFamilysLayer, nullptr);
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(TextEncoderTest, LayersAreCountedFromTheWholeModelsEnd) {
+  nn::ClipTextConfig config = SmallClip();
+  config.layers = 3;
+  Sd2TextEncoder whole(&no_tensors_, config);
+  Fill(&whole);
+  config.layers = 2;
+  config.absent_layers = 1;
+  Sd2TextEncoder cut(&no_tensors_, config);
+  for (const auto& slot : cut.store().slots()) {
+    const auto& slots = whole.store().slots();
+    const auto same = std::find_if(slots.begin(), slots.end(), [&](const auto& other) {
+      return other->name() == slot->name();
+    });
+    ASSERT_NE(same, slots.end()) << slot->name();
+    std::vector<at::Tensor> stored = (*same)->stored();
+    const size_t count = stored.size();
+    slot->Fill(std::move(stored), std::vector<StorageFormat>(count), &meter_);
+  }
+  cut.set_compute({});
+  for (const int layer : {kFamilysLayer, -2, -3}) {
+    const auto from_whole = whole.Encode("a red fox", layer, nullptr);
+    const auto from_cut = cut.Encode("a red fox", layer, nullptr);
+    ASSERT_TRUE(from_whole.ok() && from_cut.ok()) << from_whole.status() << from_cut.status();
+    EXPECT_TRUE(at::equal(from_whole->cross_attention, from_cut->cross_attention)) << layer;
+  }
+  const auto family = whole.Encode("a red fox", kFamilysLayer, nullptr);
+  const auto earlier = whole.Encode("a red fox", -3, nullptr);
+  EXPECT_FALSE(at::equal(family->cross_attention, earlier->cross_attention));
 }
 
 TEST_F(TextEncoderTest, ClipSkipBeyondTheLayersIsTheLast) {
