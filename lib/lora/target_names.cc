@@ -33,7 +33,16 @@ class Names {
       Add(absl::StrCat("lora_unet_", Underscored(module)), {slot.get()});
       Add(slot->name(), {slot.get()});
       if (slot->params().size() > 1) Add(absl::StrCat(slot->name(), ".bias"), {slot.get(), 1});
+      if (absl::StrContains(module, "single_blocks.") && absl::EndsWith(module, ".linear1"))
+        AddAttentionOf(slot.get());
     }
+  }
+
+  // Flux's single blocks: the attention's rows of the first layer, by a name of their own.
+  void AddAttentionOf(WeightSlot* linear1) {
+    Target qkv{linear1};
+    qkv.rows.count = 3 * linear1->params()[0].shape[1];
+    Add(absl::StrCat(linear1->name(), "_qkv"), qkv);
   }
 
   void AddDiffusers() {

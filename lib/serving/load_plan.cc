@@ -236,6 +236,8 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadSpec& spec,
   if (!clip_last) RETURN_IF_ERROR(take_clip());
   RETURN_IF_ERROR(take(PlanSplit(unet, std::move(skeleton.unet), context)));
   if (clip_last) RETURN_IF_ERROR(take_clip());
+  planned[static_cast<size_t>(ComponentKind::kModel)]->fields.emplace_back(
+      "high_precision_loras", plan.high_precision_loras);
   for (std::optional<ComponentLoadPlan>& component : planned) {
     if (component) plan.components.push_back(*std::move(component));
   }

@@ -122,7 +122,13 @@ absl::StatusOr<LoraApplier::Derived> LoraApplier::Prepare(const Adapter& adapter
                       absl::StrFormat("lora %s %.17g", adapter.fingerprint, strength)));
   ASSIGN_OR_RETURN(std::unique_ptr<nn::Component> component, skeletons.BuildLike(base));
   auto plan = lora::PlanAdapter(*adapter.file, adapter.modules, component->store());
-  if (!plan.ok()) return adapter.In(plan.status());
+  if (!plan.ok()) {
+    // Families share names, not widths.
+    return adapter.In(
+        absl::Status(plan.status().code(),
+                     absl::StrCat(plan.status().message(),
+                                  "; it may be made for another family than ", base.family)));
+  }
   derived.plan = *std::move(plan);
   derived.component = derived.plan.patches.empty() || strength == 0
                           ? derived.source.component()

@@ -129,6 +129,8 @@ TEST(TargetNamesTest, FluxSingleBlocksInFour) {
          {net + "single_blocks.0.linear1", 8, 4, false});
   Expect(meanings, "transformer.single_transformer_blocks.0.proj_mlp",
          {net + "single_blocks.0.linear1", 12, 16, false});
+  Expect(meanings, "diffusion_model.single_blocks.0.linear1_qkv",
+         {net + "single_blocks.0.linear1", 0, 12, false});
   Expect(meanings, "transformer.single_transformer_blocks.0.proj_out",
          {net + "single_blocks.0.linear2", 0, 0, false});
 }

@@ -260,6 +260,7 @@ TEST_F(LoraTest, PicturesSayWhichAdaptersMadeThem) {
   ASSERT_EQ(text.size(), 2u);
   EXPECT_THAT(text[0].second,
               testing::StartsWith("a fox <lora:lora:0:0.75> <lora:lora_text:0.5:0>\n"));
+  EXPECT_THAT(text[1].second, HasSubstr(R"("high_precision_loras":true)"));
   EXPECT_THAT(text[1].second,
               HasSubstr(R"("lora_name":"sd1/lora.safetensors","strength_model":0.75,)"
                         R"("strength_clip":0.0,"model":["1",0],)"));
@@ -306,6 +307,8 @@ TEST_F(LoraTest, BadRequestsSayWhatIsWrongAndLeaveNothing) {
   ExpectError(Apply(loaded_.model, "", "sd1/expected.safetensors"), kInvalid, "is not an adapter");
   ExpectError(Apply(loaded_.model, loaded_.clip, "flux/lora.safetensors"), kInvalid,
               "it may be made for another family");
+  ExpectError(Apply(loaded_.model, "", "sdxl/lora.safetensors"), kInvalid,
+              "it may be made for another family than sd1");
   ExpectError(Apply(loaded_.model, loaded_.clip, "shape.safetensors"), kInvalid,
               "lora_name: shape.safetensors: 'lora_unet_input_blocks_1_1_proj_in.diff' has shape "
               "[31, 32, 1, 1], expected [32, 32, 1, 1]");
