@@ -94,6 +94,7 @@ absl::Status CheckSize(const v1::Tensor& tensor, const WireType& type, std::stri
 
 absl::StatusOr<HostTensor> ToHostTensor(const v1::Tensor& tensor, std::string_view field,
                                         bool floats_only) {
+  if (tensor.ByteSizeLong() == 0) return Bad(field, "is required: a tensor");
   ASSIGN_OR_RETURN(const WireType type, FindType(tensor, field, floats_only));
   RETURN_IF_ERROR(CheckSize(tensor, type, field));
   HostTensor result{type.dtype, {tensor.shape().begin(), tensor.shape().end()}, tensor.data()};

@@ -56,7 +56,8 @@ TEST(TranslateTensorTest, SaysWhatDoesNotAgree) {
   EXPECT_EQ(MessageOf(ToFloatTensor(MakeTensor(v1::FLOAT32, {1, 4, 8, 8}, std::string(12, '\0')),
                                     "latent")),
             "latent: data has 12 bytes, but shape [1, 4, 8, 8] of FLOAT32 needs 1024");
-  EXPECT_EQ(MessageOf(ToFloatTensor(v1::Tensor(), "x")),
+  EXPECT_EQ(MessageOf(ToFloatTensor(v1::Tensor(), "x")), "x: is required: a tensor");
+  EXPECT_EQ(MessageOf(ToFloatTensor(MakeTensor(v1::DATA_TYPE_UNSPECIFIED, {1}, "1234"), "x")),
             "x: dtype DATA_TYPE_UNSPECIFIED is not one of FLOAT32, FLOAT16, BFLOAT16");
   EXPECT_THAT(MessageOf(ToFloatTensor(MakeTensor(v1::INT64, {1}, std::string(8, '\0')), "x")),
               HasSubstr("dtype INT64"));
@@ -296,7 +297,7 @@ TEST(TranslateSampleTest, ConditioningByValueOrById) {
   EXPECT_THAT(spec->sigmas, ElementsAre(14.5, 0));
 
   request.mutable_negative()->mutable_pooled();
-  EXPECT_THAT(MessageOf(ToSampleSpec(request)), HasSubstr("negative.pooled: dtype"));
+  EXPECT_THAT(MessageOf(ToSampleSpec(request)), HasSubstr("negative.pooled: is required"));
   request.mutable_negative()->clear_pooled();
   request.set_sigmas(1, -1);
   EXPECT_THAT(MessageOf(ToSampleSpec(request)), HasSubstr("sigmas: -1"));
