@@ -7,8 +7,8 @@ from conftest import BIN, ROOT
 from test_python_client import write_lora
 
 # Of other programs.
-FOREIGN = {"build-arg", "from-file", "gpus", "groups", "no-build-isolation", "now", "previous", "read-only", "rm", "system", "time",
-           "tmpfs"}
+FOREIGN = {"auto-fit", "backend", "build-arg", "from-file", "gpus", "now", "params-backend", "previous", "read-only", "rm",
+           "stream-layers", "system", "time", "tmpfs"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
