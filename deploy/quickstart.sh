@@ -97,5 +97,5 @@ Next:
   build/bin/distorchd --checkpoint_dirs=DIR [--simulate_devices=cuda:0=8GiB,cuda:1=12GiB]   serve your own
   build/bin/distorchctl plan NAME --unet_expert_mode_allocations='cuda:0,2gb;cpu,*'         see a split before loading
   build/bin/distorchd --help, build/bin/distorchctl --help                                  all settings
-  README.md, proto/distorch.proto                                                           how it works, the RPCs
+  README.md                                                                                 how it works, and all guides
 EOF

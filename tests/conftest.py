@@ -81,8 +81,8 @@ def start_daemon(tmp_path):
         return running[-1]
 
     yield start
-    for daemon in running:
-        daemon.stop()
+    for code, daemon in [(daemon.stop(), daemon) for daemon in running]:
+        assert code in (0, -signal.SIGKILL), f"ended with {code}: {daemon.read_log()}"  # the latter by the test
 
 
 @pytest.fixture

@@ -54,8 +54,12 @@ stage_pytest() {
   DISTORCH_BIN_DIR=$BUILD_DIR/bin "$python" -m pytest -q -p no:cacheprovider --durations=5 tests
 }
 
+configure_asan() {
+  configure "$BUILD_DIR/asan" "${CLANG[@]}" -DDISTORCH_SANITIZE=address,undefined -DDISTORCH_FUZZ=ON
+}
+
 stage_asan() {
-  configure "$BUILD_DIR/asan" "${CLANG[@]}" -DDISTORCH_SANITIZE=address,undefined
+  configure_asan
   compile "$BUILD_DIR/asan" all
   run_ctest "$BUILD_DIR/asan"
 }
@@ -70,18 +74,25 @@ stage_thread-safety() {
   "$PYTHON" tests/support/thread_safety.py "$BUILD_DIR/compile_commands.json"
 }
 
+# fuzz FUZZER: what a run finds goes beside the corpus, not into the source tree.
+fuzz() {
+  local name corpus=$BUILD_DIR/asan/corpus/${1##*/} status
+  name=${1##*/}
+  mkdir -p "$corpus"
+  "$1" -max_total_time="${FUZZ_SECONDS:-10}" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+    -artifact_prefix="$LOGS/$name-" "$corpus" "tests/fuzz/corpus/$name" >"$LOGS/$name.log" 2>&1
+  status=$?
+  [ "$status" = 0 ] || cat "$LOGS/$name.log"
+  echo "$name ended with $status: $(grep -oE 'number_of_executed_units: .*' "$LOGS/$name.log")"
+  return "$status"
+}
+
 stage_fuzz() {
-  local fuzzer name corpus
-  configure "$BUILD_DIR/fuzz" "${CLANG[@]}" -DDISTORCH_FUZZ=ON
-  compile "$BUILD_DIR/fuzz" all
-  for fuzzer in "$BUILD_DIR"/fuzz/fuzz/*_fuzz; do
-    name=$(basename "$fuzzer")
-    corpus=$BUILD_DIR/fuzz/corpus/$name  # what a run finds goes here, not into the source tree
-    mkdir -p "$corpus"
-    echo "-- $name"
-    "$fuzzer" -max_total_time="${FUZZ_SECONDS:-10}" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
-      -artifact_prefix="$LOGS/$name-" "$corpus" "tests/fuzz/corpus/$name"
-  done
+  configure_asan
+  compile "$BUILD_DIR/asan" tests/fuzz/all
+  export -f fuzz
+  export BUILD_DIR LOGS
+  find "$BUILD_DIR/asan/fuzz" -name '*_fuzz' | sort | xargs -I{} -P "$(nproc)" bash -c 'fuzz "{}"'
 }
 
 passed=0

@@ -115,6 +115,8 @@ def _run(model: Any, request: pb.SampleRequest, steps: int) -> torch.Tensor:
         for event in events:
             if event.HasField("latent"):
                 return receive(event.latent)
+            if not event.HasField("progress"):  # it waits for its turn
+                continue
             preview = None
             if event.progress.HasField("preview_png"):
                 preview = ("JPEG", Image.open(io.BytesIO(event.progress.preview_png)).convert("RGB"), _PREVIEW_SIZE)

@@ -125,6 +125,9 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
   arguments.SetMaxReceiveMessageSize(kUnlimited);
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // While a channel waits to connect again, every try fails at once.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
   Metadata metadata;
   if (!options.auth_token.empty()) {
     metadata.emplace_back("authorization", absl::StrCat("Bearer ", options.auth_token));

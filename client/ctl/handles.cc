@@ -74,7 +74,8 @@ void AddHandleFlags(CLI::App& app, const std::vector<std::string>& kinds, Handle
 absl::Status FillHandles(const v1::ListModelsResponse& loaded, HandleFlags& flags) {
   Models ready;
   for (const v1::ModelInfo& model : loaded.models()) {
-    if (model.state() == "READY") ready.push_back(&model);
+    // The latter are loaded by the request that uses them.
+    if (model.state() == "READY" || model.state() == "STORED") ready.push_back(&model);
   }
   ASSIGN_OR_RETURN(std::string ckpt_name, ChooseCheckpoint(ready, flags));
   for (auto& [kind, handle] : flags.handles) {

@@ -1,6 +1,7 @@
-# distorch_house(NAME [TORCH] SOURCES … DEPS …): the static library of one folder of lib/.
+# distorch_house(NAME [TORCH] [PROTO] SOURCES … DEPS …): the static library of one folder.
 #   TORCH  the house uses LibTorch
-# distorch_test(NAME [TORCH] [GRPC] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
+#   PROTO  it includes gRPC and the wire contract's generated headers
+# distorch_test(NAME [TORCH] [PROTO] [GRPC] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
 #   GRPC    it makes gRPC calls: Debian's gRPC is not instrumented, so ThreadSanitizer cannot follow what crosses it, and
 #           a build with that sanitizer leaves the test out
 #   SHARDS  its tests are dealt to N ctest tests, NAME.0 to NAME.N-1, which may run side by side
@@ -8,7 +9,7 @@
 # distorch_benchmark(NAME [TORCH] SOURCES … DEPS …): a Google Benchmark program, never run by ctest.
 # distorch_bench_program(NAME [TORCH] SOURCES … DEPS …): the same with a main of its own.
 # Parsing headers is most of what compiling costs. Targets of one kind share one precompiled header of what they include
-# most: plain ones, those that use LibTorch, and tests (in DISTORCH_TORCH's case, as the houses that they test).
+# most: plain ones, those that use LibTorch or gRPC, and tests (with LibTorch, as the houses that they test).
 set(DISTORCH_PLAIN_HEADERS <algorithm> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span> <string>
     <utility> <vector> [["absl/status/statusor.h"]] [["absl/strings/str_cat.h"]] [["absl/strings/str_join.h"]]
     [["absl/synchronization/mutex.h"]])
@@ -24,9 +25,14 @@ function(distorch_precompiled kind)
   if(kind STREQUAL "torch")
     target_link_libraries(distorch_pch_torch PRIVATE distorch_torch)
     target_precompile_headers(distorch_pch_torch PRIVATE <ATen/ATen.h>)
-  elseif(kind STREQUAL "test")
-    target_link_libraries(distorch_pch_test PRIVATE GTest::gtest GTest::gmock)
-    target_precompile_headers(distorch_pch_test PRIVATE <gtest/gtest.h> <gmock/gmock.h>)
+  endif()
+  if(kind MATCHES "test$")
+    target_link_libraries(distorch_pch_${kind} PRIVATE GTest::gtest GTest::gmock)
+    target_precompile_headers(distorch_pch_${kind} PRIVATE <gtest/gtest.h> <gmock/gmock.h>)
+  endif()
+  if(kind MATCHES "^proto")
+    target_link_libraries(distorch_pch_${kind} PRIVATE distorch_proto)
+    target_precompile_headers(distorch_pch_${kind} PRIVATE <grpcpp/grpcpp.h> [["proto/distorch.grpc.pb.h"]])
   endif()
 endfunction()
 
@@ -41,21 +47,23 @@ function(distorch_precompile target kind)
   endif()
 endfunction()
 
-# distorch_configure(TARGET KIND [TORCH] DEPS …): what all targets have in common. KIND: of header, where it is not LibTorch's.
+# distorch_configure(TARGET KIND [TORCH] [PROTO] DEPS …): what all targets have in common. KIND of target: plain or test.
 function(distorch_configure target kind)
-  cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;PROTO;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_DEPS} PRIVATE distorch_warnings)
   if(ARG_TORCH)
     target_link_libraries(${target} PUBLIC distorch_torch)
     distorch_precompile(${target} torch)
+  elseif(ARG_PROTO OR ARG_GRPC)
+    distorch_precompile(${target} proto_${kind})
   else()
     distorch_precompile(${target} ${kind})
   endif()
 endfunction()
 
 function(distorch_house name)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;PROTO" "" "SOURCES;DEPS" ${ARGN})
   if(ARG_TORCH AND NOT DISTORCH_TORCH)
     return()
   endif()
@@ -70,8 +78,8 @@ function(distorch_data_folders target)
 endfunction()
 
 function(distorch_test name)
-  cmake_parse_arguments(ARG "TORCH;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
-  if(DISTORCH_FUZZ OR (ARG_TORCH AND NOT DISTORCH_TORCH) OR (ARG_GRPC AND DISTORCH_SANITIZE STREQUAL "thread"))
+  cmake_parse_arguments(ARG "TORCH;PROTO;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
+  if((ARG_TORCH AND NOT DISTORCH_TORCH) OR (ARG_GRPC AND DISTORCH_SANITIZE STREQUAL "thread"))
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
@@ -118,7 +126,7 @@ endfunction()
 
 function(distorch_bench_program name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
-  if(DISTORCH_FUZZ OR DISTORCH_SANITIZE OR (ARG_TORCH AND NOT DISTORCH_TORCH))
+  if(DISTORCH_SANITIZE OR (ARG_TORCH AND NOT DISTORCH_TORCH))
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})

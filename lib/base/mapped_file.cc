@@ -103,8 +103,8 @@ absl::Status MappedFile::ReadAt(uint64_t offset, std::span<std::byte> out) const
   // After the read: what was read before the file changed is whole.
   struct stat now;
   if (fstat(fd_, &now) == 0 && Modified(now) == modified_) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(Quoted(path_), " was written to since it was opened: load it again"));
+  return absl::DataLossError(absl::StrCat(
+      Quoted(path_), " was written to since it was opened: unload it and load it again"));
 }
 
 }  // namespace distorch

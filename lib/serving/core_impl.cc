@@ -14,6 +14,7 @@
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/torch_status.h"
+#include "lib/base/utf8.h"
 #include "lib/device/measure_links.h"
 #include "lib/distorch/allocation.h"
 
@@ -322,6 +323,15 @@ void CoreImpl::Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) {
   unload_executor_.PostAdmitted([this, spec, done = std::move(done)]() mutable {
     done(spec.all ? registry_.CloseAll(spec.force) : registry_.Close(spec.handles, spec.force));
   });
+}
+
+absl::StatusOr<std::vector<BlockPlacement>> CoreImpl::Blocks(const std::string& handle) {
+  std::shared_ptr<const LoadedComponent> component = registry_.FindReady(handle);
+  if (component == nullptr) {
+    return absl::NotFoundError(absl::StrCat("no loaded handle ", Quoted(handle)));
+  }
+  while (component->base != nullptr) component = component->base;
+  return component->blocks;
 }
 
 std::vector<LinkInfo> CoreImpl::Links() {

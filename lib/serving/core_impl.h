@@ -47,6 +47,7 @@ class CoreImpl : public DaemonCore {
                  Done<ApplyLoraResult> done) override;
   absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) override;
   std::vector<ModelInfo> ListModels() override { return registry_.List(); }
+  absl::StatusOr<std::vector<BlockPlacement>> Blocks(const std::string& handle) override;
   void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) override;
   std::vector<LinkInfo> Links() override;
 

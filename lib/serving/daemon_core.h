@@ -87,6 +87,9 @@ class DaemonCore {
                          Done<ApplyLoraResult> done) = 0;
   virtual absl::StatusOr<std::string> SetClipSkip(const std::string& clip, int stop_at_layer) = 0;
   virtual std::vector<ModelInfo> ListModels() = 0;
+  // Where the blocks of a READY handle's component lie, in its order; what adapters add is not
+  // among them.
+  virtual absl::StatusOr<std::vector<BlockPlacement>> Blocks(const std::string& handle) = 0;
   // With `force`, ends requests that use the handles with ABORTED and waits for them to notice
   // (within a step).
   virtual void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) = 0;

@@ -364,7 +364,7 @@ absl::StatusOr<std::shared_ptr<LoadedComponent>> Loader::Place(
   loaded->recipe = RecipeOf(plan, component, handle, forecasts_->devices());
   loaded->file = plan.file;
   loaded->placement = std::move(component.placement);
-  loaded->placement.blocks.clear();
+  loaded->blocks = std::exchange(loaded->placement.blocks, {});
   loaded->fields = std::move(component.fields);
   loaded->high_precision_loras = plan.high_precision_loras;
   loaded->request = std::move(component.request);

@@ -73,9 +73,10 @@ struct LoadedComponent {
   // What it has beside the base's weights. Several may have the tensors of one adapter.
   std::shared_ptr<const Holding> holding;
   std::unique_ptr<nn::Component> component;
-  ComponentPlacement placement;    // as it was loaded
-  LoaderFields fields;             // of the node, those that concern this component
-  std::vector<AppliedLora> loras;  // what changed it, in the order applied
+  ComponentPlacement placement;        // as it was loaded, without blocks
+  std::vector<BlockPlacement> blocks;  // the base's, if it has one
+  LoaderFields fields;                 // of the node, those that concern this component
+  std::vector<AppliedLora> loras;      // what changed it, in the order applied
   bool high_precision_loras = true;
   // What was asked for, and with "auto" decided: an equal request finds it (FindRequested).
   std::string request;

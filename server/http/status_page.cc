@@ -104,6 +104,15 @@ std::string Argument(const HttpRequest& request, const std::string& name) {
   return found == request.query.end() ? "" : found->second;
 }
 
+absl::StatusOr<HttpResponse> Blocks(const StatusPage& page, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const std::vector<BlockPlacement> blocks,
+                   page.core->Blocks(Argument(request, "handle")));
+  json list = json::array();
+  for (const BlockPlacement& block : blocks)
+    list.push_back({{"name", block.name}, {"device", block.device}, {"bytes", block.bytes}});
+  return JsonResponse(200, Dump({{"blocks", std::move(list)}}));
+}
+
 absl::StatusOr<HttpResponse> Image(const StatusPage& page, const HttpRequest& request) {
   int64_t number = 0;
   if (!absl::SimpleAtoi(Argument(request, "number"), &number))
@@ -154,6 +163,8 @@ std::vector<HttpRoute> StatusPageRoutes(const ApiRoutes& routes, const StatusPag
   return {std::move(root),
           routes.Make("GET", "/api/status", kListModels, PageError,
                       [page](const HttpRequest&) { return Status(page); }),
+          routes.Make("GET", "/api/blocks", kListModels, PageError,
+                      [page](const HttpRequest& request) { return Blocks(page, request); }),
           routes.Make("GET", "/api/image", kInfer, PageError,
                       [page](const HttpRequest& request) { return Image(page, request); })};
 }

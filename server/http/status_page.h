@@ -1,5 +1,5 @@
-// The page that shows what the daemon is doing, and the JSON it is drawn from: /, /api/status and
-// /api/image?number=N. All of the page is in the program.
+// The page that shows what the daemon is doing, and the JSON it is drawn from: /, /api/status,
+// /api/blocks?handle=H and /api/image?number=N. All of the page is in the program.
 #ifndef SERVER_HTTP_STATUS_PAGE_H_
 #define SERVER_HTTP_STATUS_PAGE_H_
 

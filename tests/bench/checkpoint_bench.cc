@@ -7,6 +7,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -107,13 +108,20 @@ void TimeSteps(CoreClient& client, const LoadResult& loaded, const Flags& flags,
   spec.latent = Latent(flags.size);
   spec.positive.id = OrDie(client.EncodeText({loaded.clip, "a photograph"})).conditioning_id;
   spec.negative.id = OrDie(client.EncodeText({loaded.clip, ""})).conditioning_id;
-  std::vector<double> seconds;
+  std::vector<double> seconds, processor;
+  std::clock_t before = std::clock();
   InferCallbacks callbacks;
   callbacks.progress = [&](const StepProgress& step) {
-    if (step.step > 1) seconds.push_back(step.seconds);  // the first warms up
+    const std::clock_t now = std::clock();
+    const double used = static_cast<double>(now - before) / CLOCKS_PER_SEC;
+    before = now;
+    if (step.step <= 1) return;  // the first warms up
+    seconds.push_back(step.seconds);
+    processor.push_back(used);
   };
   OrDie(client.Sample(spec, std::make_shared<CancelToken>(), callbacks));
   (*out)["step_seconds"] = Summary(seconds);
+  (*out)["step_processor_seconds"] = Summary(processor);
 }
 
 void TimeDecodes(CoreClient& client, const LoadResult& loaded, const Flags& flags,

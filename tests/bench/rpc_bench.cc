@@ -8,13 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cpp/client.h"
-#include "lib/serving/daemon_core.h"
-#include "server/server.h"
-#include "tests/bench/bench_support.h"
+#include "tests/bench/bench_server.h"
 #include "tests/support/core_client.h"
 
 namespace distorch {
@@ -61,21 +58,10 @@ v1::SampleRequest OverTheWire(const SampleSpec& spec) {
 }
 
 void Run(int runs, int steps) {
-  CoreOptions core_options;
-  core_options.checkpoint_dirs = {DISTORCH_DEMO_DIR};
-  core_options.compute_dtype = "fp32";
-  const std::unique_ptr<DaemonCore> core = OrDie(DaemonCore::Create(core_options, nullptr));
-  Logger logger("error", "text", &std::cerr);
-  const std::unique_ptr<Access> access = OrDie(Access::Create("", &logger));
-  Metrics metrics({"bench", TorchVersion(), CudaVersion()});
-  Options options;
-  options.listen_address = "127.0.0.1:0";
-  options.metrics_address = "";
-  const std::unique_ptr<Server> server =
-      OrDie(Server::Start(options, core.get(), access.get(), &metrics, &logger));
-  const auto remote = OrDie(client::Client::Connect(absl::StrCat("127.0.0.1:", server->port())));
+  BenchServer server({});
+  const auto remote = OrDie(client::Client::Connect(server.address()));
 
-  CoreClient local(core.get());
+  CoreClient local(server.core());
   const SampleSpec spec = InProcess(local, steps);
   const v1::SampleRequest request = OverTheWire(spec);
   std::vector<double> in_process, rpc, overhead;

@@ -37,6 +37,14 @@ TEST(FillHandlesTest, TheOnlyCheckpointNeedsNoName) {
               ElementsAre(Pair("clip", "clip-a"), Pair("model", "model-a"), Pair("vae", "vae-a")));
 }
 
+TEST(FillHandlesTest, WhatADaemonBeforeHadLoadedCounts) {
+  v1::ListModelsResponse loaded;
+  Add(loaded, "a", "-a", "STORED");
+  HandleFlags flags = Wanted("a");
+  ASSERT_TRUE(FillHandles(loaded, flags).ok());
+  EXPECT_EQ(flags.handles["model"], "model-a");
+}
+
 TEST(FillHandlesTest, NameChoosesAmongSeveral) {
   v1::ListModelsResponse loaded;
   Add(loaded, "a", "-a");

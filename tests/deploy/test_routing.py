@@ -55,6 +55,11 @@ class Proxy:
         arguments = command(folder, int(self.address.rpartition(":")[2]), addresses, programs)
         self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
 
+    def read_log(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()
+
     def stop(self):
         self.process.terminate()
         self.process.wait(timeout=30)
@@ -128,8 +133,13 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
     assert running.returncode == 1 and re.search("UNAVAILABLE|INTERNAL|CANCELLED|UNKNOWN", error), error
 
     # What a client does: the same call again, with the same handles.
-    wait_until(lambda: run(through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")).returncode == 0,
-               "a picture from the other replica")
+    tries = []
+
+    def drawn():
+        tries.append(run(through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")))
+        return tries[-1].returncode == 0
+
+    wait_until(drawn, lambda: f"a picture from the other replica, but {tries[-1].stderr} {other.process.poll()} {proxy.read_log()}")
     assert picture.read_bytes() == (tmp_path / "expected.png").read_bytes()
     for _ in range(10):
         assert run(through(proxy, any_daemon, ROUTE, "models")).returncode == 0

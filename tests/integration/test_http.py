@@ -182,6 +182,11 @@ def test_the_page_shows_what_is_loaded(start_daemon, tmp_path):
     model = next(model for model in status["models"] if model["kind"] == "model")
     assert [device["device"] for device in model["devices"]] == ["cuda:0", "cuda:1"]
     assert all(device["blocks"] > 0 and device["planned_bytes"] == device["measured_bytes"] for device in model["devices"])
+    blocks = http.ok(f"/api/blocks?handle={model['handle']}")["blocks"]
+    for device in model["devices"]:
+        there = [block["bytes"] for block in blocks if block["device"] == device["device"]]
+        assert (len(there), sum(there)) == (device["blocks"], device["planned_bytes"])
+    assert http.ask("/api/blocks?handle=none")[0] == 404
     assert http.ok(f"/api/image?number={status['images'][0]['number']}") == picture
 
     chromium = shutil.which("chromium")
@@ -189,8 +194,9 @@ def test_the_page_shows_what_is_loaded(start_daemon, tmp_path):
         pytest.skip("no chromium")
     dump = subprocess.run(
         [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}", "--enable-logging=stderr",
-         "--virtual-time-budget=3000", "--dump-dom", http.url + "/"],
+         "--virtual-time-budget=3000", "--dump-dom", f"{http.url}/#{model['handle']}"],
         capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(tmp_path)})
     assert ">live<" in dump.stdout and DEMO in dump.stdout and model["handle"] in dump.stdout
+    assert f">{len(blocks)} blocks, in their order<" in dump.stdout and f'title="{blocks[0]["name"]}: ' in dump.stdout
     assert 'aria-label="cuda:1: model ' in dump.stdout and 'alt="Picture 1, seed 3"' in dump.stdout
     assert "Content Security Policy" not in dump.stderr and "Uncaught" not in dump.stderr, dump.stderr

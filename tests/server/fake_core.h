@@ -3,6 +3,7 @@
 #define TESTS_SERVER_FAKE_CORE_H_
 
 #include <functional>
+#include <map>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,6 +24,7 @@ class FakeCore : public DaemonCore {
   std::vector<CheckpointInfo> checkpoints;
   std::vector<ModelInfo> models;
   std::vector<LinkInfo> links;
+  std::map<std::string, std::vector<BlockPlacement>> blocks;  // by handle
   std::function<absl::StatusOr<CheckpointPlan>(const LoadSpec&)> plan;
   std::function<void(const LoadSpec&, CancelTokenPtr, std::function<void(const LoadProgress&)>,
                      Done<LoadResult>)>
@@ -71,6 +73,11 @@ class FakeCore : public DaemonCore {
     return clip_skip(clip, stop_at_layer);
   }
   std::vector<ModelInfo> ListModels() override { return models; }
+  absl::StatusOr<std::vector<BlockPlacement>> Blocks(const std::string& handle) override {
+    const auto found = blocks.find(handle);
+    if (found == blocks.end()) return absl::NotFoundError(handle);
+    return found->second;
+  }
   void Unload(const UnloadSpec& spec, Done<UnloadReceipt> done) override {
     unload(spec, std::move(done));
   }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Clang's thread-safety analysis of what the build compiles with GCC.
+"""Clang's thread-safety analysis of what only GCC compiles: the sources that use LibTorch. Clang, which builds all others
+for the sanitizers, analyses those.
 
 usage: thread_safety.py COMPILE_COMMANDS.json
 
-Checks, without generating code, every source file under lib/, server/ and client/ that locks: one that names a mutex
-itself or in the header of its name. Those that do not need LibTorch are checked as well when clang builds them.
+Checks, without generating code, every such file under lib/, server/ and client/ that locks: one that names a mutex
+itself or in the header of its name.
 """
 
 import concurrent.futures
@@ -23,6 +24,10 @@ FLAGS_WITH_VALUE = {"-I", "-isystem", "-D", "-include"}
 def locks(source):
     header = source.with_suffix(".h")
     return any(LOCKS.search(path.read_text()) for path in (source, header) if path.exists())
+
+
+def uses_torch(command):
+    return any("torch" in word and word.endswith("/include") for word in shlex.split(command))
 
 
 def include_and_define_flags(command):
@@ -53,7 +58,7 @@ def main():
     entries = {}
     for entry in json.loads(pathlib.Path(sys.argv[1]).read_text()):
         source = pathlib.Path(entry["file"])
-        if any(house in source.parents for house in houses) and locks(source):
+        if any(house in source.parents for house in houses) and locks(source) and uses_torch(entry["command"]):
             entries[source] = entry
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

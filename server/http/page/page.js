@@ -123,16 +123,44 @@
         el('td', {class: 'n'}, `${Math.round(100 * device.measured_bytes / total)} %`))))))];
   }
 
-  const open = new Set();
+  // Where a component's blocks lie, in its order: as wide as they are large. They stay where they are while it is loaded.
+  const blocksOf = new Map();
+  async function showBlocks(model, place) {
+    try {
+      if (!blocksOf.has(model.handle)) {
+        const answer = await ask(`/api/blocks?handle=${encodeURIComponent(model.handle)}`);
+        blocksOf.set(model.handle, (await answer.json()).blocks);
+      }
+    } catch {
+      return;  // unloaded meanwhile
+    }
+    const blocks = blocksOf.get(model.handle);
+    const map = el('div', {class: 'blocks', role: 'img', 'aria-label': `${blocks.length} blocks in order, coloured by device`});
+    const told = el('p', {class: 'quiet mono told'}, `${blocks.length} blocks, in their order`);
+    for (const block of blocks) {
+      const piece = el('i', {class: colourOf(block.device), title: `${block.name}: ${bytes(block.bytes)} on ${block.device}`});
+      piece.style.flexGrow = block.bytes;
+      piece.addEventListener('pointerenter', () => told.textContent = piece.title);
+      map.append(piece);
+    }
+    place.replaceChildren(map, told);
+  }
+
+  const open = new Set(location.hash ? [decodeURIComponent(location.hash.slice(1))] : []);  // by handle; the address may name one
   function modelRow(model) {
+    const blocks = el('div', {});
     const row = el('details', {open: open.has(model.handle)},
       el('summary', {}, el('span', {class: 'kind'}, model.kind), el('code', {class: 'quiet'}, model.handle),
         model.state !== 'READY' ? el('span', {class: 'tag'}, model.state.toLowerCase()) : null,
         model.in_use > 0 ? el('span', {class: 'tag'}, `${model.in_use} in use`) : null,
         el('span', {class: 'where'}, ...model.devices.map((device) => el('span', {},
           el('span', {class: `swatch ${colourOf(device.device)}`}), `${device.device} `, el('span', {class: 'quiet'}, bytes(device.measured_bytes)))))),
-      ...placement(model));
-    row.addEventListener('toggle', () => row.open ? open.add(model.handle) : open.delete(model.handle));
+      ...placement(model), blocks);
+    row.addEventListener('toggle', () => {
+      if (!row.open) return open.delete(model.handle);
+      open.add(model.handle);
+      if (model.state === 'READY') showBlocks(model, blocks);
+    });
     return row;
   }
 

@@ -125,7 +125,7 @@ class _Bar:
         pass
 
     def update_absolute(self, value, total=None, preview=None):
-        pass
+        assert total is None or 0 <= value <= total > 0  # pages divide by it
 
 
 class _Lora:

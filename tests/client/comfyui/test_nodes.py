@@ -80,6 +80,7 @@ class Daemon(FakeServer):
 
     def sample(self, request, context):
         self.need(request.model, context)
+        yield pb.SampleEvent(queue=pb.QueueProgress(position=1))
         yield pb.SampleEvent(progress=pb.StepProgress(step=1, steps=1))
         yield pb.SampleEvent(latent=request.noise)
 
@@ -190,6 +191,12 @@ def test_evaluates_on_the_daemon(ours, daemon):
     differing = evaluate(model, guidance=stand_in.tensor([1.0, 2.0]))
     assert [float(item.max()) for item in differing] == [4.5, 5.5]
     assert [list(request.x.shape) for request in daemon.of("Denoise")[1:]] == [[1, 4, 2, 2]] * 2
+
+
+def test_waits_for_its_turn_without_telling_of_steps(ours, daemon):
+    model = load(ours)[0]
+    request = pb.SampleRequest(model=model.model.part.handle(), noise=to_wire(np.ones((1, 4, 2, 2), np.float32)))
+    assert float(ours.sampler._run(model, request, steps=1).max()) == 1.0
 
 
 def test_refuses_what_would_be_dropped(ours):

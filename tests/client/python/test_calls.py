@@ -178,6 +178,22 @@ def test_a_deadline_ends_the_call():
         assert cancelled.wait(10)
 
 
+def test_a_wait_in_the_queue_is_no_step():
+    def infer(request, context):
+        yield pb.InferEvent(phase="queue")
+        yield pb.InferEvent(queue=pb.QueueProgress(position=2, predicted_seconds=1.5))
+        yield pb.InferEvent(queue=pb.QueueProgress(position=1))
+        yield pb.InferEvent(progress=pb.StepProgress(step=1, steps=1))
+        yield pb.InferEvent(result=pb.InferResult(seed=3))
+
+    seen = []
+    with FakeServer({"Infer": infer}) as server, distorchd.Client(server.address) as client:
+        assert checkpoint_of(client).infer("x", priority=5, progress=seen.append).seed == 3
+        assert server.requests[0][1].options.priority == 5
+    assert seen == [distorchd.Progress("queue"), distorchd.Progress("queue", seconds=1.5, position=2),
+                    distorchd.Progress("queue", position=1), distorchd.Progress("sample", 1, 1)]
+
+
 def test_a_forgotten_conditioning_is_sent_whole():
     def sample(request, context):
         if request.positive_id:

@@ -53,6 +53,8 @@ class SamplingFields(TypedDict, total=False):
     """Flux's distilled guidance."""
     parallel: str
     """What else computes when idle: "off", "auto", or devices separated by commas."""
+    priority: int
+    """In the devices' queues: -10 to 10, higher goes first."""
 
 
 def _fill(message: Any, what: str, fields: Mapping[str, Any]) -> Any:

@@ -93,7 +93,10 @@ class ConnectOptions:
         """Latents and images of any size; and a server that is named is meant, not a proxy of the environment's."""
         arguments: list[tuple[str, Any]] = [("grpc.max_receive_message_length", -1),
                                             ("grpc.max_send_message_length", -1),
-                                            ("grpc.enable_http_proxy", 0)]
+                                            ("grpc.enable_http_proxy", 0),
+                                            # While a channel waits to connect again, every try fails at once.
+                                            ("grpc.initial_reconnect_backoff_ms", 100),
+                                            ("grpc.max_reconnect_backoff_ms", 5000)]
         if self.tls is not None and self.tls.server_name:
             arguments.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return arguments

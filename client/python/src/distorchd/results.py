@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a load: `done` of `total` bytes of a phase. Of a sampling: step `done` of `total`; 0 as a phase begins."""
+    """Of a load: `done` of `total` bytes of a phase. Of a sampling: step `done` of `total`; 0 as a phase begins. Of a wait for
+    a device (phase "queue"): `position`."""
 
     phase: str
     done: int = 0
     total: int = 0
     seconds: float = 0.0
-    """That the step took."""
+    """That the step took; of a wait, those it is predicted to last, or 0 where nothing is known."""
     preview_png: bytes | None = None
+    position: int = 0
+    """In the queue: 1 is the next."""
 
     @property
     def preview(self) -> PIL.Image.Image | None:
@@ -108,15 +111,21 @@ def step_progress(phase: str, step: pb.StepProgress) -> Progress:
     return Progress(phase, step.step, step.steps, step.seconds, step.preview_png if step.HasField("preview_png") else None)
 
 
+def _sampling(event: pb.InferEvent | pb.SampleEvent) -> Progress:
+    if event.HasField("queue"):
+        return Progress("queue", seconds=event.queue.predicted_seconds, position=event.queue.position)
+    return step_progress("sample", event.progress)
+
+
 def infer_event(event: pb.InferEvent) -> Progress | InferResult:
     kind = event.WhichOneof("event")
     if kind == "result":
         return InferResult.of(event.result)
-    return Progress(event.phase) if kind == "phase" else step_progress("sample", event.progress)
+    return Progress(event.phase) if kind == "phase" else _sampling(event)
 
 
 def sample_event(event: pb.SampleEvent) -> Progress | Tensor:
-    return Tensor(event.latent) if event.HasField("latent") else step_progress("sample", event.progress)
+    return Tensor(event.latent) if event.HasField("latent") else _sampling(event)
 
 
 def load_event(event: pb.LoadCheckpointEvent) -> Progress | pb.LoadCheckpointResponse:
