@@ -364,6 +364,9 @@ absl::StatusOr<InferSpec> ToInferSpec(const v1::InferRequest& in, const RequestL
   RETURN_IF_ERROR(CheckLimit("batch_size", out.batch_size, 1, limits.batch, "max_batch"));
   ASSIGN_OR_RETURN(out.options, ToSamplingOptions(in.options(), limits));
   ASSIGN_OR_RETURN(out.priority, ToPriority(in.options().priority()));
+  constexpr char kEmptyImage[] = "is empty; send a PNG, JPEG or WebP file, or leave it out";
+  if (in.has_init_image() && in.init_image().empty()) return Bad("init_image", kEmptyImage);
+  if (in.has_mask_image() && in.mask_image().empty()) return Bad("mask_image", kEmptyImage);
   out.init_image = in.init_image();
   out.mask_image = in.mask_image();
   if (out.init_image.empty() && !out.mask_image.empty()) {

@@ -248,6 +248,10 @@ TEST(TranslateInferTest, EachFieldIsNamedByItsError) {
   EXPECT_THAT(error_after([](auto* r) { r->set_image_format("bmp"); }),
               HasSubstr("image_format: 'bmp'"));
   EXPECT_THAT(error_after([](auto* r) { r->set_tile_size(63); }), HasSubstr("tile_size: 63"));
+  EXPECT_THAT(error_after([](auto* r) { r->set_init_image(""); }),
+              HasSubstr("init_image: is empty"));
+  EXPECT_THAT(error_after([](auto* r) { r->set_mask_image(""); }),
+              HasSubstr("mask_image: is empty"));
   EXPECT_THAT(error_after([](auto* r) { r->set_mask_image("x"); }),
               HasSubstr("mask_image: needs init_image"));
   EXPECT_THAT(error_after([](auto* r) { r->mutable_options()->set_steps(-3); }),

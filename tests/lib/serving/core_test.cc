@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -13,8 +14,10 @@
 #include "absl/status/status.h"
 #include "lib/serving/daemon_core.h"
 #include "tests/support/core_client.h"
+#include "tests/support/gguf_writer.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/torch_archive_writer.h"
 
 namespace distorch {
 namespace {
@@ -187,6 +190,25 @@ TEST_F(CoreTest, RefusesALoraAndAnUnknownLayout) {
   ExpectLoadError(spec, absl::StatusCode::kInvalidArgument, "LoRA");
   spec.ckpt_name = "other.safetensors";
   ExpectLoadError(spec, absl::StatusCode::kInvalidArgument, "layers");
+}
+
+// The readers' own tests have every malformed case: here, that nothing runs and nothing stays.
+TEST_F(CoreTest, RefusesFilesThatWouldRunSomethingOrAreCutShort) {
+  const std::string mark = OddFiles() + "/ran";
+  const std::string call = pickle::Whole(
+      pickle::Call(pickle::Global("posix", "system"), {pickle::Text("touch " + mark)}));
+  std::ofstream(OddFiles() + "/evil.ckpt") << ZipBytes(ArchiveMembers(call, {}));
+  const std::string gguf =
+      GgufBytes({GgufText("general.architecture", "sd1")},
+                {{"input_blocks.0.0.weight", 0, {4, 4}, std::string(64, 'x')}});
+  std::ofstream(OddFiles() + "/cut.gguf") << gguf.substr(0, gguf.size() - 1);
+  LoadSpec spec;
+  spec.ckpt_name = "evil.ckpt";
+  ExpectLoadError(spec, absl::StatusCode::kInvalidArgument, "posix.system");
+  spec.ckpt_name = "cut.gguf";
+  ExpectLoadError(spec, absl::StatusCode::kInvalidArgument, "truncated");
+  EXPECT_FALSE(std::filesystem::exists(mark));
+  EXPECT_FALSE(LoadDemo().model.empty());
 }
 
 TEST_F(CoreTest, NamesTheFieldThatIsWrong) {
