@@ -50,13 +50,16 @@ def test_links_lead_somewhere():
 
 
 def test_flags_are_there_and_in_the_readme():
-    ours, ctl = flags(help_of("distorchd")), help_of("distorchctl")
+    daemon, ctl = help_of("distorchd"), help_of("distorchctl")
+    ours = flags(daemon)
     commands = re.findall(r"^  ([a-z_]+)  ", ctl, re.M)
     scripts = files("*.sh", "tests/bench/*.py", "tests/bench/*.cc", "tests/integration/crashes.py").values()
     known = ours | FOREIGN | flags(ctl + "".join(help_of("distorchctl", name) for name in commands) + "".join(scripts))
     unknown = {name: flags(text) - known for name, text in DOCUMENTS.items()}
     assert not {name: names for name, names in unknown.items() if names}
     assert flags(section(README, "Flags")) ^ ours <= {"help", "version"}
+    defaults = {f"`--{flag}={default}`" for flag, default in re.findall(r"^  --(\w+) \S+ \[(.*?)\]", daemon, re.M)}
+    assert len(defaults) > 20 and not defaults - set(re.findall(r"`--[^`]*`", section(README, "Flags")))
 
 
 def test_metrics_and_rpcs_are_there_and_in_the_readme():
