@@ -241,6 +241,7 @@ def test_systemd_is_told(start_daemon, tmp_path):
         assert systemd.recv(100) == b"READY=1"
         daemon.process.send_signal(signal.SIGTERM)
         assert systemd.recv(100) == b"STOPPING=1"
+        assert daemon.process.wait(timeout=60) == 0
 
 
 def check(*flags):
