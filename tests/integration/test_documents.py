@@ -1,5 +1,6 @@
 """Documents name what there is, tables are whole, and the API guide's examples run."""
 
+import ast
 import re
 import subprocess
 
@@ -47,6 +48,15 @@ def test_links_lead_somewhere():
             assert "://" in link or target.exists(), f"{name}: {link}"
             if anchor and "://" not in link:
                 assert anchor in anchors(target.read_text()), f"{name}: {link}"
+
+
+def test_examples_can_be_read():
+    for name, text in DOCUMENTS.items():
+        for language, code in FENCE.findall(text):
+            if language == "python":
+                compile(code, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            elif language == "sh":
+                assert subprocess.run(["bash", "-n"], input=code, text=True).returncode == 0, name
 
 
 def test_flags_are_there_and_in_the_readme():
