@@ -206,6 +206,7 @@ absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
   auto take = [&](v1::InferEvent& event) -> std::optional<v1::InferResult> {
     if (event.has_result()) return std::move(*event.mutable_result());
     if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
+    if (event.has_queue() && callbacks.queue) callbacks.queue(event.queue());
     if (event.has_phase() && callbacks.phase) callbacks.phase(event.phase());
     return std::nullopt;
   };
@@ -225,6 +226,7 @@ absl::StatusOr<v1::Tensor> Client::Sample(const v1::SampleRequest& request,
   auto take = [&](v1::SampleEvent& event) -> std::optional<v1::Tensor> {
     if (event.has_latent()) return std::move(*event.mutable_latent());
     if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
+    if (event.has_queue() && callbacks.queue) callbacks.queue(event.queue());
     return std::nullopt;
   };
   return ReadToResult<v1::Tensor, v1::SampleEvent>(*reader, "Sample", take);

@@ -46,10 +46,12 @@ struct CallOptions {
   Canceller* canceller = nullptr;                     // not owned; must outlive the call
 };
 
-// What a sampling call tells while it runs, on the caller's own thread. Either may be empty.
+// What a sampling call tells while it runs, on the caller's own thread. Each may be empty.
 struct SampleCallbacks {
   std::function<void(std::string_view phase)>
       phase;  // Infer only: "queue", "text", "sample", "decode", …
+  std::function<void(const v1::QueueProgress& queue)>
+      queue;  // while it waits for a device, whenever its place has changed
   std::function<void(const v1::StepProgress& progress)>
       progress;  // after each step; with a preview when asked for
 };

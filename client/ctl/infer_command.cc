@@ -30,6 +30,7 @@ struct InferFlags {
   double denoise = 1;
   std::optional<double> guidance;
   std::string parallel;
+  int priority = 0;
   std::string init_image, mask_image;
   int preview_every = 0;
   int tile_size = 0;
@@ -67,6 +68,7 @@ absl::StatusOr<v1::InferRequest> MakeRequest(const InferFlags& flags) {
   options.set_denoise(flags.denoise);
   if (flags.guidance) options.set_guidance(*flags.guidance);
   options.set_parallel(flags.parallel);
+  options.set_priority(flags.priority);
   return request;
 }
 
@@ -83,6 +85,9 @@ absl::StatusOr<v1::InferResult> InferWithProgress(Session& session, const v1::In
   absl::Status written;
   client::SampleCallbacks callbacks;
   callbacks.phase = [&](std::string_view phase) { progress.Phase(phase); };
+  callbacks.queue = [&](const v1::QueueProgress& queue) {
+    progress.Queue(queue.position(), queue.predicted_seconds());
+  };
   callbacks.progress = [&](const v1::StepProgress& step) {
     progress.Step(step.step(), step.steps(), step.seconds());
     if (!step.has_preview_png() || !written.ok()) return;
@@ -205,6 +210,12 @@ void AddSamplingFlags(CLI::App& command, InferFlags& flags) {
                   "What helps the model's device when idle: off, auto (other accelerators, where "
                   "that is measured to be faster) or devices (default: the daemon's)")
       ->type_name("off|auto|DEVICE[,DEVICE...]");
+  command
+      .add_option("--priority", flags.priority,
+                  "In the devices' queues: -10 to 10, higher goes first")
+      ->type_name("N")
+      ->check(CLI::Range(-10, 10))
+      ->capture_default_str();
 }
 
 void AddImageFlags(CLI::App& command, InferFlags& flags) {

@@ -10,7 +10,7 @@ namespace distorch::ctl {
 namespace {
 
 constexpr absl::Duration kRedraw = absl::Milliseconds(40);
-constexpr char kSteps[] = "sample";
+constexpr char kSteps[] = "sample", kQueue[] = "queue";
 constexpr char kEraseLine[] = "\r\x1b[K";
 
 }  // namespace
@@ -26,6 +26,15 @@ Progress::~Progress() {
 
 void Progress::Phase(std::string_view phase) {
   if (Enter(phase)) Show(true, 0, "");
+}
+
+void Progress::Queue(int position, double seconds) {
+  Enter(kQueue);
+  const bool moved = position != position_;
+  position_ = position;
+  Show(moved, 0,
+       absl::StrCat("number ", position,
+                    seconds > 0 ? absl::StrCat("  about ", FormatSeconds(seconds)) : ""));
 }
 
 void Progress::Bytes(std::string_view phase, int64_t done, int64_t total) {
@@ -63,6 +72,7 @@ bool Progress::Enter(std::string_view phase) {
   steps_seen_ = 0;
   step_seconds_ = 0;
   tenth_ = 0;
+  position_ = 0;
   return true;
 }
 

@@ -27,6 +27,8 @@ class Progress {
 
   // A phase that cannot say how far it is.
   void Phase(std::string_view phase);
+  // Waiting for a device: 1 is the next. `seconds`: predicted until its turn; 0: not known.
+  void Queue(int position, double seconds);
   // `total` 0: unknown. Rate: over the phase so far.
   void Bytes(std::string_view phase, int64_t done, int64_t total);
   // `seconds` is what this step took; the mean of the steps so far tells the time left.
@@ -47,7 +49,8 @@ class Progress {
   int64_t bytes_at_start_ = 0;
   int steps_seen_ = 0;
   double step_seconds_ = 0;
-  int tenth_ = 0;  // of the phase, last written
+  int tenth_ = 0;     // of the phase, last written
+  int position_ = 0;  // in the queue
   bool drawn_ = false;
 };
 

@@ -14,6 +14,13 @@ set(DISTORCH_PLAIN_HEADERS <algorithm> <cstdint> <filesystem> <functional> <map>
     <utility> <vector> [["absl/status/statusor.h"]] [["absl/strings/str_cat.h"]] [["absl/strings/str_join.h"]]
     [["absl/synchronization/mutex.h"]])
 
+# With a sanitizer, optimizing takes most of the compiler's time and pays only where files are parsed and plans are made.
+function(distorch_optimize target kind)
+  if(DISTORCH_SANITIZE AND NOT kind STREQUAL "plain")
+    target_compile_options(${target} PRIVATE -O0)
+  endif()
+endfunction()
+
 # distorch_precompiled(KIND): makes the target that KIND's precompiled header belongs to, once.
 function(distorch_precompiled kind)
   if(TARGET distorch_pch_${kind})
@@ -22,6 +29,7 @@ function(distorch_precompiled kind)
   add_library(distorch_pch_${kind} OBJECT ${CMAKE_SOURCE_DIR}/lib/base/precompiled.cc)
   target_link_libraries(distorch_pch_${kind} PRIVATE distorch_warnings absl::statusor absl::strings absl::synchronization)
   target_precompile_headers(distorch_pch_${kind} PRIVATE ${DISTORCH_PLAIN_HEADERS})
+  distorch_optimize(distorch_pch_${kind} ${kind})
   if(kind STREQUAL "torch")
     target_link_libraries(distorch_pch_torch PRIVATE distorch_torch)
     target_precompile_headers(distorch_pch_torch PRIVATE <ATen/ATen.h>)
@@ -38,6 +46,7 @@ endfunction()
 
 function(distorch_precompile target kind)
   distorch_precompiled(${kind})
+  distorch_optimize(${target} ${kind})
   target_precompile_headers(${target} REUSE_FROM distorch_pch_${kind})
   get_target_property(type ${target} TYPE)
   if(type STREQUAL EXECUTABLE)

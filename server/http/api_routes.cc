@@ -4,6 +4,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "lib/base/retry_delay.h"
 #include "lib/base/status_macros.h"
 #include "lib/base/utf8.h"
 
@@ -20,6 +22,17 @@ std::string_view HostOf(std::string_view host_and_port) {
 
 bool IsLoopbackName(std::string_view host) {
   return absl::EqualsIgnoreCase(host, "localhost") || host == "127.0.0.1" || host == "[::1]";
+}
+
+// In the API's shape, with what HTTP has headers for.
+HttpResponse Refusal(ErrorShape shape, const absl::Status& status) {
+  HttpResponse response = shape(HttpStatusOf(status), status);
+  if (absl::IsUnauthenticated(status)) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (const auto delay = RetryDelayOf(status)) {
+    const int64_t seconds = absl::ToInt64Seconds(absl::Ceil(*delay, absl::Seconds(1)));
+    response.headers.emplace_back("Retry-After", absl::StrCat(seconds));
+  }
+  return response;
 }
 
 absl::Status CheckForm(const HttpRequest& request, HttpRoute::Body body) {
@@ -97,15 +110,11 @@ HttpRoute ApiRoutes::Make(const char* method, std::string path, std::string_view
     if (status.ok()) status = access->Admit(request.header("authorization"), grpc_method).status();
     if (status.ok()) status = CheckForm(request, body);
     if (status.ok()) return std::nullopt;
-    HttpResponse response = shape(HttpStatusOf(status), status);
-    if (absl::IsUnauthenticated(status))
-      response.headers.emplace_back("WWW-Authenticate", "Bearer");
-    return response;
+    return Refusal(shape, status);
   };
   route.handle = [shape, handler = std::move(handler)](const HttpRequest& request) {
     absl::StatusOr<HttpResponse> response = handler(request);
-    return response.ok() ? *std::move(response)
-                         : shape(HttpStatusOf(response.status()), response.status());
+    return response.ok() ? *std::move(response) : Refusal(shape, response.status());
   };
   return route;
 }

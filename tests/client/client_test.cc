@@ -165,9 +165,11 @@ TEST_F(ClientTest, ErrorAfterTheResultWins) {
             absl::DataLossError("measured bytes differ"));
 }
 
-TEST_F(ClientTest, InferReportsPhasesStepsAndPreviews) {
+TEST_F(ClientTest, InferReportsPhasesPlacesStepsAndPreviews) {
   server_.inference.onInfer = [](auto*, const auto& request, auto* writer) {
     v1::InferEvent event;
+    event.mutable_queue()->set_position(3);
+    writer->Write(event);
     event.set_phase("text");
     writer->Write(event);
     event.mutable_progress()->set_step(1);
@@ -183,6 +185,8 @@ TEST_F(ClientTest, InferReportsPhasesStepsAndPreviews) {
   std::vector<std::string> phases, previews;
   SampleCallbacks callbacks;
   callbacks.phase = [&](std::string_view phase) { phases.emplace_back(phase); };
+  std::vector<int> places;
+  callbacks.queue = [&](const v1::QueueProgress& queue) { places.push_back(queue.position()); };
   callbacks.progress = [&](const v1::StepProgress& step) {
     previews.push_back(step.preview_png());
   };
@@ -191,6 +195,7 @@ TEST_F(ClientTest, InferReportsPhasesStepsAndPreviews) {
   EXPECT_EQ(result->seed(), ~uint64_t{0});
   EXPECT_EQ(result->png(0), "image");
   EXPECT_THAT(phases, ElementsAre("text"));
+  EXPECT_THAT(places, ElementsAre(3));
   EXPECT_THAT(previews, ElementsAre("preview"));
   EXPECT_TRUE(client_->Infer(request, {}).ok());
 }

@@ -101,6 +101,9 @@ class CtlTest : public testing::Test {
     server_.inference.onInfer = [this](auto*, const auto& request, auto* writer) {
       infer_ = request;
       v1::InferEvent event;
+      event.mutable_queue()->set_position(2);
+      event.mutable_queue()->set_predicted_seconds(3);
+      writer->Write(event);
       event.set_phase("text");
       writer->Write(event);
       for (int step = 1; step <= 2; ++step) {

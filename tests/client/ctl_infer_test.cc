@@ -46,6 +46,8 @@ TEST_F(CtlTest, InferFindsHandlesSendsDefaultsAndWritesTheImage) {
   EXPECT_FALSE(infer_.options().has_guidance());
   EXPECT_THAT(result.out, HasSubstr(absl::StrCat("wrote ", Path("fox.png"), " (6 B)\nseed    ",
                                                  infer_.options().seed(), "\n")));
+  EXPECT_EQ(infer_.options().priority(), 0);
+  EXPECT_THAT(result.err, HasSubstr("queue  number 2  about 3.00 s\n"));
   EXPECT_THAT(result.err, HasSubstr("step 1 of 2  500 ms/step  500 ms left\n"));
 }
 
@@ -87,9 +89,11 @@ TEST_F(CtlTest, InferBatchPreviewsImageAndMask) {
 TEST_F(CtlTest, InferChoosesTheFormatByNameOrTheNameByFormat) {
   ScriptModels();
   ScriptInfer();
-  RunJson({"infer", "--prompt=x", "-o", Path("a.jpg"), "--tile_size=256"});
+  RunJson({"infer", "--prompt=x", "-o", Path("a.jpg"), "--tile_size=256", "--priority=-3"});
   EXPECT_EQ(infer_.image_format(), "jpeg");
   EXPECT_EQ(infer_.tile_size(), 256);
+  EXPECT_EQ(infer_.options().priority(), -3);
+  EXPECT_EQ(Run({"infer", "--prompt=x", "--priority=11"}).exit_code, 2);
   RunJson({"infer", "--prompt=x", "-o", Path("a.webp"), "--image_format=webp"});
   EXPECT_EQ(infer_.image_format(), "webp");
   ProgramResult result = Run({"infer", "--prompt=x", "-o", Path("a.png"), "--image_format=webp"});

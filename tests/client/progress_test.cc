@@ -50,6 +50,17 @@ TEST(ProgressTest, LogsALineAPhaseAndATenth) {
   EXPECT_EQ(lines[11], "weights  100 %  0.98 GiB of 0.98 GiB  0.98 GiB/s");
 }
 
+TEST(ProgressTest, LogsALineAPlaceInTheQueue) {
+  std::string text = Written({.tty = false}, [](Progress& progress, absl::Time&) {
+    progress.Phase("queue");
+    progress.Queue(2, 0);
+    progress.Queue(2, 7.0);
+    progress.Queue(1, 3.0);
+  });
+  EXPECT_THAT(absl::StrSplit(text, '\n', absl::SkipEmpty()),
+              ElementsAre("queue", "queue  number 2", "queue  number 1  about 3.00 s"));
+}
+
 TEST(ProgressTest, StepsTellTheMeanAndTheTimeLeft) {
   std::string text = Written({.tty = false}, [](Progress& progress, absl::Time&) {
     progress.Phase("sample");

@@ -1,5 +1,6 @@
 """Documents name what there is, tables are whole, and the API guide's examples run."""
 
+import ast
 import re
 import subprocess
 
@@ -49,14 +50,26 @@ def test_links_lead_somewhere():
                 assert anchor in anchors(target.read_text()), f"{name}: {link}"
 
 
+def test_examples_can_be_read():
+    for name, text in DOCUMENTS.items():
+        for language, code in FENCE.findall(text):
+            if language == "python":
+                compile(code, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            elif language == "sh":
+                assert subprocess.run(["bash", "-n"], input=code, text=True).returncode == 0, name
+
+
 def test_flags_are_there_and_in_the_readme():
-    ours, ctl = flags(help_of("distorchd")), help_of("distorchctl")
+    daemon, ctl = help_of("distorchd"), help_of("distorchctl")
+    ours = flags(daemon)
     commands = re.findall(r"^  ([a-z_]+)  ", ctl, re.M)
     scripts = files("*.sh", "tests/bench/*.py", "tests/bench/*.cc", "tests/integration/crashes.py").values()
     known = ours | FOREIGN | flags(ctl + "".join(help_of("distorchctl", name) for name in commands) + "".join(scripts))
     unknown = {name: flags(text) - known for name, text in DOCUMENTS.items()}
     assert not {name: names for name, names in unknown.items() if names}
     assert flags(section(README, "Flags")) ^ ours <= {"help", "version"}
+    defaults = {f"`--{flag}={default}`" for flag, default in re.findall(r"^  --(\w+) \S+ \[(.*?)\]", daemon, re.M)}
+    assert len(defaults) > 20 and not defaults - set(re.findall(r"`--[^`]*`", section(README, "Flags")))
 
 
 def test_metrics_and_rpcs_are_there_and_in_the_readme():

@@ -13,6 +13,8 @@ import urllib.request
 import openai
 import pytest
 
+from waiting import wait_until
+
 DEMO = "shapes-sd1.safetensors"
 PROMPT = "a red circle above a blue square on a white background"
 SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 3}
@@ -127,6 +129,23 @@ def test_progress_interrupt_and_clients_that_leave(loaded, http):
         http.progress(lambda state: state["state"]["job"])
     http.progress(lambda state: not state["state"]["job"])
     assert '"code":"CANCELLED"' in loaded.read_log()
+
+
+def test_a_full_queue_says_when_to_come_again(start_daemon):
+    daemon = start_daemon("--queue_limit=1")
+    daemon.ctl_json("load", DEMO, "--unet_compute_device=cuda:0")
+    http = Http(daemon)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = [pool.submit(http.ask, "/sdapi/v1/txt2img", LONG)]
+        http.progress(lambda state: state["state"]["sampling_step"])
+        running.append(pool.submit(http.ask, "/sdapi/v1/txt2img", LONG))
+        wait_until(lambda: any(device["queue_length"] for device in http.ok("/api/status")["devices"]), "one who waits")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(
+                http.url + "/v1/images/generations", json.dumps({"prompt": "a"}).encode(), {"Content-Type": "application/json"}))
+        assert refused.value.code == 429 and int(refused.value.headers["Retry-After"]) >= 1
+        http.ok("/sdapi/v1/interrupt", b"")
+        assert [answer.result(timeout=60)[0] for answer in running] == [200, 200]
 
 
 def test_bad_requests_are_told_what_is_wrong(http):
