@@ -24,10 +24,11 @@ at::Tensor LibTorchAttention(const at::Tensor& q, const at::Tensor& k, const at:
   return out.transpose(1, 2).reshape({q.size(0), q.size(1), q.size(2)});
 }
 
-// The heads of a batch, one after another.
+// The heads of a batch, one after another. T is `Scalar` to the kernel.
+template <typename T, typename Scalar>
 class CpuAttention {
  public:
-  CpuAttention(const AttentionKernel& kernel, const at::Tensor& q, const at::Tensor& k,
+  CpuAttention(const AttentionKernel<T>& kernel, const at::Tensor& q, const at::Tensor& k,
                const at::Tensor& v, int64_t heads)
       : kernel_(kernel),
         heads_(heads),
@@ -37,8 +38,8 @@ class CpuAttention {
         k_(Rows(k)),
         v_(Rows(v)),
         out_(at::empty(q.sizes(), q.options())),
-        packed_floats_((kernel.PackedFloats(k.size(1), width_) + 15) / 16 * 16),
-        packed_(at::empty({batch_ * heads * packed_floats_}, q.options())) {}
+        packed_bytes_((kernel.PackedBytes(k.size(1), width_) + 63) / 64 * 64),
+        packed_(at::empty({batch_ * heads * packed_bytes_}, at::kByte)) {}
 
   at::Tensor Run() {
     const int64_t blocks = (q_.size(1) + kQueryBlock - 1) / kQueryBlock;
@@ -46,12 +47,11 @@ class CpuAttention {
       for (int64_t i = begin; i < end; ++i) kernel_.Pack(Head(i), Packed(i));
     });
     ParallelFor(0, batch_ * heads_ * blocks, 1, [&](int64_t begin, int64_t end) {
-      const at::Tensor scratch = at::empty({kernel_.ScratchFloats(width_)}, q_.options());
+      const at::Tensor scratch = at::empty({kernel_.ScratchBytes(width_)}, at::kByte);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = i % blocks * kQueryBlock;
         kernel_.Attend(Head(i / blocks), Packed(i / blocks), first,
-                       std::min(q_.size(1), first + kQueryBlock),
-                       scratch.mutable_data_ptr<float>());
+                       std::min(q_.size(1), first + kQueryBlock), scratch.mutable_data_ptr());
       }
     });
     return out_;
@@ -60,35 +60,40 @@ class CpuAttention {
  private:
   static at::Tensor Rows(const at::Tensor& t) { return t.stride(2) == 1 ? t : t.contiguous(); }
 
-  AttentionHead Head(int64_t i) const {
+  AttentionHead<T> Head(int64_t i) const {
     const int64_t item = i / heads_, channel = i % heads_ * width_;
     const auto rows = [&](const at::Tensor& t) {
-      return t.const_data_ptr<float>() + item * t.stride(0) + channel;
+      return reinterpret_cast<const T*>(t.const_data_ptr<Scalar>()) + item * t.stride(0) + channel;
     };
+    T* out = reinterpret_cast<T*>(out_.mutable_data_ptr<Scalar>());
     return {rows(q_),     rows(k_),
-            rows(v_),     out_.mutable_data_ptr<float>() + item * out_.stride(0) + channel,
+            rows(v_),     out + item * out_.stride(0) + channel,
             q_.stride(1), k_.stride(1),
             v_.stride(1), out_.stride(1),
             q_.size(1),   k_.size(1),
             width_,       static_cast<float>(1 / std::sqrt(static_cast<double>(width_)))};
   }
 
-  float* Packed(int64_t i) const { return packed_.mutable_data_ptr<float>() + i * packed_floats_; }
+  void* Packed(int64_t i) const { return packed_.mutable_data_ptr<uint8_t>() + i * packed_bytes_; }
 
-  const AttentionKernel& kernel_;
+  const AttentionKernel<T>& kernel_;
   const int64_t heads_, batch_, width_;
   const at::Tensor q_, k_, v_, out_;
-  const int64_t packed_floats_;  // of one head, a multiple of 64 bytes
+  const int64_t packed_bytes_;  // of one head, a multiple of 64
   const at::Tensor packed_;
 };
 
 at::Tensor AttentionOnCpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                           int64_t heads) {
-  const AttentionKernel* kernel = FindAttentionKernel();
-  const bool fits =
-      q.scalar_type() == at::kFloat && q.size(2) / heads % 8 == 0 && q.numel() > 0 && k.numel() > 0;
-  if (kernel == nullptr || !fits) return LibTorchAttention(q, k, v, heads, std::nullopt, false);
-  return CpuAttention(*kernel, q, k, v, heads).Run();
+  if (q.size(2) / heads % 8 == 0 && q.numel() > 0 && k.numel() > 0) {
+    const auto* floats = FindAttentionKernel<float>();
+    if (q.scalar_type() == at::kFloat && floats != nullptr)
+      return CpuAttention<float, float>(*floats, q, k, v, heads).Run();
+    const auto* bfloats = FindAttentionKernel<Bfloat16Bits>();
+    if (q.scalar_type() == at::kBFloat16 && bfloats != nullptr)
+      return CpuAttention<Bfloat16Bits, at::BFloat16>(*bfloats, q, k, v, heads).Run();
+  }
+  return LibTorchAttention(q, k, v, heads, std::nullopt, false);
 }
 
 at::Tensor AttentionOnCuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -9,8 +9,9 @@
 namespace distorch::nn {
 
 /// softmax(q kᵀ / sqrt(d) + mask) v for [N, T, heads·d] inputs; `mask` broadcasts to [N, heads, Tq,
-/// Tk] or is undefined. On CPUs, float32 without a mask runs in this project's kernel
-/// (lib/nn/attention_kernel.h), everything else in LibTorch's. Throws as LibTorch does.
+/// Tk] or is undefined. On CPUs, float32 and bfloat16 without a mask run in this project's kernels
+/// where there is one for the processor (lib/nn/attention_kernel.h), everything else in LibTorch's.
+/// Throws as LibTorch does.
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const at::Tensor& mask = {}, bool causal = false);
 

@@ -17,6 +17,7 @@ constexpr int64_t kColumns = 2 * kLanes;
 constexpr int64_t kKeyBlock = 256;  // keys whose scores are alive at once
 static_assert(kQueryBlock % kRows == 0 && kKeyBlock % kColumns == 0);
 
+constexpr int64_t kFloat = sizeof(float);
 constexpr float kLowest = -3.0e38f;
 constexpr float kNothing = -64.0f;
 
@@ -62,11 +63,12 @@ Vec Exp(Vec x) {
 // padded to a multiple of kLanes. Keys beyond the last are 0.
 int64_t PanelFloats(int64_t keys, int64_t width) { return RoundUp(keys, kColumns) * width; }
 
-int64_t PackedFloats(int64_t keys, int64_t width) {
-  return PanelFloats(keys, width) + RoundUp(keys, kColumns) * RoundUp(width, kLanes);
+int64_t PackedBytes(int64_t keys, int64_t width) {
+  return (PanelFloats(keys, width) + RoundUp(keys, kColumns) * RoundUp(width, kLanes)) * kFloat;
 }
 
-void Pack(const AttentionHead& head, float* packed) {
+void Pack(const AttentionHead<float>& head, void* memory) {
+  auto* packed = static_cast<float*>(memory);
   const int64_t padded = RoundUp(head.keys, kColumns), row = RoundUp(head.width, kLanes);
   for (int64_t key = 0; key < padded; ++key) {
     float* panel = packed + key / kColumns * kColumns * head.width + key % kColumns;
@@ -84,8 +86,8 @@ void Pack(const AttentionHead& head, float* packed) {
 // What one task keeps: scaled queries [kQueryBlock, width], results [kQueryBlock, row], scores
 // [kRows, kKeyBlock], and each query's largest score and sum so far.
 struct Scratch {
-  Scratch(float* memory, int64_t width)
-      : queries(memory),
+  Scratch(void* memory, int64_t width)
+      : queries(static_cast<float*>(memory)),
         results(queries + kQueryBlock * RoundUp(width, kLanes)),
         scores(results + kQueryBlock * RoundUp(width, kLanes)),
         largest(scores + kRows * kKeyBlock),
@@ -155,8 +157,8 @@ void AddValues(const float* weights, const float* values, int64_t row, int64_t k
   }
 }
 
-void AttendBlock(const AttentionHead& head, const float* packed, int64_t first_key, int64_t query,
-                 const Scratch& scratch) {
+void AttendBlock(const AttentionHead<float>& head, const float* packed, int64_t first_key,
+                 int64_t query, const Scratch& scratch) {
   const int64_t row = RoundUp(head.width, kLanes);
   const int64_t keys = Min(kKeyBlock, head.keys - first_key);
   const int64_t padded = RoundUp(keys, kColumns);
@@ -176,10 +178,10 @@ void AttendBlock(const AttentionHead& head, const float* packed, int64_t first_k
   if (c < row) AddValues<1>(scratch.scores, values + c, row, keys, corrections, results + c);
 }
 
-int64_t ScratchFloats(int64_t width) { return Scratch::Floats(width); }
+int64_t ScratchBytes(int64_t width) { return Scratch::Floats(width) * kFloat; }
 
-void Attend(const AttentionHead& head, const float* packed, int64_t begin, int64_t end,
-            float* memory) {
+void Attend(const AttentionHead<float>& head, const void* packed, int64_t begin, int64_t end,
+            void* memory) {
   const Scratch scratch(memory, head.width);
   const int64_t row = RoundUp(head.width, kLanes);
   for (; begin < end; begin += kQueryBlock) {
@@ -194,7 +196,8 @@ void Attend(const AttentionHead& head, const float* packed, int64_t begin, int64
       scratch.sums[i] = 0;
     }
     for (int64_t key = 0; key < head.keys; key += kKeyBlock) {
-      for (int64_t i = 0; i < padded; i += kRows) AttendBlock(head, packed, key, i, scratch);
+      for (int64_t i = 0; i < padded; i += kRows)
+        AttendBlock(head, static_cast<const float*>(packed), key, i, scratch);
     }
     for (int64_t i = 0; i < queries; ++i) {
       float* to = head.out + (begin + i) * head.out_stride;
@@ -207,11 +210,11 @@ void Attend(const AttentionHead& head, const float* packed, int64_t begin, int64
 }  // namespace
 
 #if DISTORCH_LANES == 16
-extern const AttentionKernel kAttentionKernelAvx512;
-const AttentionKernel kAttentionKernelAvx512 = {PackedFloats, ScratchFloats, Pack, Attend};
+extern const AttentionKernel<float> kAttentionKernelAvx512;
+const AttentionKernel<float> kAttentionKernelAvx512 = {PackedBytes, ScratchBytes, Pack, Attend};
 #else
-extern const AttentionKernel kAttentionKernelAvx2;
-const AttentionKernel kAttentionKernelAvx2 = {PackedFloats, ScratchFloats, Pack, Attend};
+extern const AttentionKernel<float> kAttentionKernelAvx2;
+const AttentionKernel<float> kAttentionKernelAvx2 = {PackedBytes, ScratchBytes, Pack, Attend};
 #endif
 
 }  // namespace distorch::nn

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "absl/strings/str_cat.h"
+#include "lib/device/host_info.h"
 
 namespace distorch::nn {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 // Blocks of channels have up to so many; there is no padding then, and packing takes no memory.
 // Pointwise convolutions gain nothing.
 constexpr int64_t kPackedChannels = 16;
+constexpr int64_t kPackedFeatures = 64;
 
 // oneDNN convolves with weights in blocks of channels, into which at::conv2d turns them at every
 // call: for small maps that takes longer than the convolution. These are the operators that
@@ -40,6 +42,32 @@ at::Tensor PackedConv2d(const at::Tensor& x, const at::Tensor& weight, const at:
                        strides, dilation, 1, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
+// For matrices it is bfloat16 alone that gains: reordering takes as long as the product of some
+// hundred rows, which the processor has instructions for.
+at::Tensor PackLinearWeight(const at::Tensor& weight, int64_t rows) {
+  static const auto reorder = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                                  .typed<at::Tensor(const at::Tensor&, std::optional<int64_t>)>();
+  return reorder.call(weight, rows);
+}
+
+at::Tensor PackedLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  static const auto multiply =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                            std::string_view, c10::List<std::optional<at::Scalar>>,
+                            std::optional<std::string_view>)>();
+  return multiply.call(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, "none",
+                       c10::List<std::optional<at::Scalar>>(), "");
+}
+
+bool MultipliesWithOneDnn(const at::Tensor& x) {
+  static const bool has_bfloat16 = ReadHostProcessor().has_bfloat16;
+  return has_bfloat16 && x.is_cpu() && x.scalar_type() == at::kBFloat16 &&
+         at::globalContext().userEnabledMkldnn();
+}
+
 // Whether at::conv2d convolves `x` with oneDNN, channels last; then the packed one gives its bits.
 bool ConvolvesWithOneDnn(const at::Tensor& x) {
   constexpr int64_t kTiny = 20480;  // LibTorch's bound
@@ -56,12 +84,24 @@ Scope Scope::operator/(std::string_view child) const {
 
 Scope Scope::operator/(int64_t index) const { return *this / absl::StrCat(index); }
 
+at::Tensor Dense(const at::Tensor& weight) {
+  return weight.is_mkldnn() ? weight.to_dense() : weight;
+}
+
 Linear::Linear(const Scope& scope, int64_t in, int64_t out, bool bias, IfMissing if_missing)
-    : slot_(scope.store().Add(scope.name(), {out, in}, bias ? out : 0, if_missing)) {}
+    : slot_(scope.store().Add(scope.name(), {out, in}, bias ? out : 0, if_missing)),
+      packable_(in % kPackedFeatures == 0 && out % kPackedFeatures == 0) {}
 
 at::Tensor Linear::Forward(const at::Tensor& x) const {
-  const WeightLease w = slot_->Acquire(x);
-  return at::linear(x, w.weight(), w.bias());
+  if (!packable_ || !MultipliesWithOneDnn(x)) {
+    const WeightLease w = slot_->Acquire(x);
+    return at::linear(x, Dense(w.weight()), w.bias());
+  }
+  const WeightLease w = slot_->AcquirePacked(x, [&](const at::Tensor& weight) {
+    return PackLinearWeight(weight, x.numel() / x.size(-1));
+  });
+  if (!w.weight().is_mkldnn()) return at::linear(x, w.weight(), w.bias());
+  return PackedLinear(x, w.weight(), w.bias());
 }
 
 Conv2d::Conv2d(const Scope& scope, int64_t in, int64_t out, Options options)
@@ -73,8 +113,9 @@ Conv2d::Conv2d(const Scope& scope, int64_t in, int64_t out, Options options)
 at::Tensor Conv2d::Forward(const at::Tensor& x) const {
   if (!packable_ || !ConvolvesWithOneDnn(x)) {
     const WeightLease w = slot_->Acquire(x);
-    const at::Tensor weight = w.weight().is_mkldnn() ? w.weight().to_dense() : w.weight();
-    return at::conv2d(x, weight, w.bias(), options_.stride, options_.padding);
+    const at::Tensor y =
+        at::conv2d(x, Dense(w.weight()), w.bias(), options_.stride, options_.padding);
+    return y.contiguous(x.suggest_memory_format());  // of tiny maps LibTorch forgets it
   }
   const WeightLease w = slot_->AcquirePacked(x, [&](const at::Tensor& weight) {
     return PackConv2dWeight(weight, x, options_.stride, options_.padding);
@@ -82,6 +123,15 @@ at::Tensor Conv2d::Forward(const at::Tensor& x) const {
   if (!w.weight().is_mkldnn())
     return at::conv2d(x, w.weight(), w.bias(), options_.stride, options_.padding);
   return PackedConv2d(x, w.weight(), w.bias(), options_.stride, options_.padding);
+}
+
+at::Tensor PixelsToTokens(const at::Tensor& map) {
+  return map.flatten(2).transpose(1, 2).contiguous();
+}
+
+at::Tensor TokensToPixels(const at::Tensor& tokens, int64_t height, int64_t width) {
+  // Not of the transposed tokens: a single map's strides would then not tell its memory format.
+  return tokens.reshape({tokens.size(0), height, width, tokens.size(2)}).permute({0, 3, 1, 2});
 }
 
 GroupNorm::GroupNorm(const Scope& scope, int64_t channels, double eps, int64_t groups)

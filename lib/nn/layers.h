@@ -30,6 +30,9 @@ class Scope {
   std::string name_;
 };
 
+/// A weight as it is in the file, whatever layout it is stored in.
+at::Tensor Dense(const at::Tensor& weight);
+
 /// y = x Wᵀ + b over the last dimension.
 class Linear {
  public:
@@ -39,6 +42,7 @@ class Linear {
 
  private:
   const WeightSlot* slot_;
+  bool packable_;
 };
 
 /// 2-D convolution of [N, in, H, W] with a square kernel.
@@ -50,12 +54,18 @@ class Conv2d {
   };
   Conv2d(const Scope& scope, int64_t in, int64_t out, Options options);
   at::Tensor Forward(const at::Tensor& x) const;
+  const WeightSlot& slot() const { return *slot_; }
 
  private:
   const WeightSlot* slot_;
   Options options_;
   bool packable_;
 };
+
+/// A feature map's pixels as tokens and back: [N, C, H, W] <-> [N, H · W, C]. The map is channels
+/// last.
+at::Tensor PixelsToTokens(const at::Tensor& map);
+at::Tensor TokensToPixels(const at::Tensor& tokens, int64_t height, int64_t width);
 
 /// Group normalisation of [N, C, H, W] with scale and shift.
 class GroupNorm {

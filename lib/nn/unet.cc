@@ -133,15 +133,11 @@ class SpatialTransformer {
   }
 
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& context) const {
-    const int64_t height = x.size(2), width = x.size(3);
-    auto to_tokens = [](const at::Tensor& map) {
-      return map.flatten(2).transpose(1, 2).contiguous();
-    };
-    auto to_map = [&](const at::Tensor& tokens) {
-      return tokens.transpose(1, 2).reshape({x.size(0), tokens.size(2), height, width});
+    const auto to_map = [&](const at::Tensor& tokens) {
+      return TokensToPixels(tokens, x.size(2), x.size(3));
     };
     at::Tensor h = norm_.Forward(x);
-    h = linear_in_ ? linear_in_->Forward(to_tokens(h)) : to_tokens(conv_in_->Forward(h));
+    h = linear_in_ ? linear_in_->Forward(PixelsToTokens(h)) : PixelsToTokens(conv_in_->Forward(h));
     for (const TransformerBlock& block : blocks_) h = block.Forward(std::move(h), context);
     h = linear_out_ ? to_map(linear_out_->Forward(h)) : conv_out_->Forward(to_map(h));
     return h + x;

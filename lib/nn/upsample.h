@@ -26,7 +26,7 @@ class UpsampleConv2d {
   at::Tensor Forward(const at::Tensor& x, at::OptionalIntArrayRef size = {}) const;
 
  private:
-  const WeightSlot* slot_;
+  Conv2d conv_;
 };
 
 }  // namespace distorch::nn

@@ -52,10 +52,9 @@ class AttentionBlock {
 
   at::Tensor Forward(const at::Tensor& x) const {
     const at::Tensor h = norm_.Forward(x);
-    auto tokens = [](const at::Tensor& map) { return map.flatten(2).transpose(1, 2).contiguous(); };
-    at::Tensor a =
-        Attention(tokens(q_.Forward(h)), tokens(k_.Forward(h)), tokens(v_.Forward(h)), 1);
-    return out_.Forward(a.transpose(1, 2).reshape(x.sizes())).add_(x);
+    const at::Tensor a = Attention(PixelsToTokens(q_.Forward(h)), PixelsToTokens(k_.Forward(h)),
+                                   PixelsToTokens(v_.Forward(h)), 1);
+    return out_.Forward(TokensToPixels(a, x.size(2), x.size(3))).add_(x);
   }
 
  private:

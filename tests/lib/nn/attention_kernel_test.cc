@@ -3,23 +3,33 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 namespace distorch::nn {
 namespace {
 
 struct Free {
-  void operator()(float* memory) const { std::free(memory); }
+  void operator()(void* memory) const { std::free(memory); }
 };
-using Floats = std::unique_ptr<float[], Free>;
+using Memory = std::unique_ptr<void, Free>;
 
-Floats Aligned(int64_t count) {
-  return Floats(
-      static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((count + 15) / 16 * 64))));
+Memory Aligned(int64_t bytes) {
+  return Memory(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64)));
+}
+
+float ToFloat(float value) { return value; }
+float ToFloat(Bfloat16Bits bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+template <typename T>
+T FromFloat(float value) {
+  if constexpr (std::is_same_v<T, float>) return value;
+  return static_cast<T>(std::bit_cast<uint32_t>(value) >> 16);
 }
 
 // One head among others: rows are further apart than they are wide.
@@ -29,30 +39,32 @@ struct Case {
   int64_t stride() const { return width + 24; }
 };
 
-std::vector<float> Values(int64_t count, float magnitude, unsigned seed) {
+template <typename T>
+std::vector<T> Values(int64_t count, float magnitude, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0, magnitude);
-  std::vector<float> values(static_cast<size_t>(count));
-  std::generate(values.begin(), values.end(), [&] { return normal(random); });
+  std::vector<T> values(static_cast<size_t>(count));
+  std::generate(values.begin(), values.end(), [&] { return FromFloat<T>(normal(random)); });
   return values;
 }
 
+template <typename T>
 class Problem {
  public:
   explicit Problem(const Case& c)
-      : q_(Values(c.queries * c.stride(), c.magnitude, 1)),
-        k_(Values(c.keys * c.stride(), c.magnitude, 2)),
-        v_(Values(c.keys * c.stride(), 1, 3)),
-        out_(static_cast<size_t>(c.queries * c.stride()), NAN),
+      : q_(Values<T>(c.queries * c.stride(), c.magnitude, 1)),
+        k_(Values<T>(c.keys * c.stride(), c.magnitude, 2)),
+        v_(Values<T>(c.keys * c.stride(), 1, 3)),
+        out_(static_cast<size_t>(c.queries * c.stride()), FromFloat<T>(NAN)),
         head_{q_.data(),  k_.data(),  v_.data(),  out_.data(),
               c.stride(), c.stride(), c.stride(), c.stride(),
               c.queries,  c.keys,     c.width,    1 / std::sqrt(static_cast<float>(c.width))} {}
 
   // Over the queries in tasks of `step`.
-  const std::vector<float>& Run(int64_t step) {
-    const AttentionKernel& kernel = *FindAttentionKernel();
-    const Floats packed = Aligned(kernel.PackedFloats(head_.keys, head_.width));
-    const Floats scratch = Aligned(kernel.ScratchFloats(head_.width));
+  const std::vector<T>& Run(int64_t step) {
+    const AttentionKernel<T>& kernel = *FindAttentionKernel<T>();
+    const Memory packed = Aligned(kernel.PackedBytes(head_.keys, head_.width));
+    const Memory scratch = Aligned(kernel.ScratchBytes(head_.width));
     kernel.Pack(head_, packed.get());
     for (int64_t begin = 0; begin < head_.queries; begin += step) {
       kernel.Attend(head_, packed.get(), begin, std::min(head_.queries, begin + step),
@@ -67,7 +79,8 @@ class Problem {
     for (int64_t key = 0; key < head_.keys; ++key) {
       for (int64_t c = 0; c < head_.width; ++c) {
         weights[static_cast<size_t>(key)] +=
-            static_cast<double>(Q(query, c)) * head_.k[key * head_.k_stride + c] * head_.scale;
+            static_cast<double>(ToFloat(head_.q[query * head_.q_stride + c])) *
+            ToFloat(head_.k[key * head_.k_stride + c]) * head_.scale;
       }
     }
     const double largest = *std::max_element(weights.begin(), weights.end());
@@ -77,57 +90,64 @@ class Problem {
     for (int64_t key = 0; key < head_.keys; ++key) {
       for (int64_t c = 0; c < head_.width; ++c) {
         result[static_cast<size_t>(c)] +=
-            weights[static_cast<size_t>(key)] / sum * head_.v[key * head_.v_stride + c];
+            weights[static_cast<size_t>(key)] / sum * ToFloat(head_.v[key * head_.v_stride + c]);
       }
     }
     return result;
   }
 
  private:
-  float Q(int64_t query, int64_t c) const { return head_.q[query * head_.q_stride + c]; }
-
-  std::vector<float> q_, k_, v_, out_;
-  AttentionHead head_;
+  std::vector<T> q_, k_, v_, out_;
+  AttentionHead<T> head_;
 };
 
+template <typename T>
 class AttentionKernelTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (FindAttentionKernel() == nullptr) GTEST_SKIP() << "no kernel for this processor";
+    if (FindAttentionKernel<T>() == nullptr) GTEST_SKIP() << "no kernel for this processor";
+  }
+  // Of bfloat16 weights half a unit in the last place each, and of the result as much again.
+  static double Tolerance(double expected) {
+    return std::is_same_v<T, float> ? 2e-5 : 0.004 * (1 + std::abs(expected));
   }
 };
 
-TEST_F(AttentionKernelTest, EqualsTheDefinition) {
+using Types = testing::Types<float, Bfloat16Bits>;
+TYPED_TEST_SUITE(AttentionKernelTest, Types);
+
+TYPED_TEST(AttentionKernelTest, EqualsTheDefinition) {
   for (const Case& c :
        {Case{1, 1, 8}, Case{1, 77, 40}, Case{97, 3, 64}, Case{200, 300, 40}, Case{100, 513, 80},
-        Case{13, 1000, 160}, Case{50, 50, 512}, Case{96, 256, 24}, Case{30, 600, 64, 3}}) {
-    Problem problem(c);
-    const std::vector<float>& out = problem.Run(kQueryBlock);
+        Case{13, 1100, 160}, Case{50, 50, 512}, Case{96, 256, 24}, Case{30, 600, 64, 3}}) {
+    Problem<TypeParam> problem(c);
+    const std::vector<TypeParam>& out = problem.Run(kQueryBlock);
     for (int64_t query = 0; query < c.queries; ++query) {
       const std::vector<double> expected = problem.Expected(query);
       for (int64_t i = 0; i < c.width; ++i) {
-        ASSERT_NEAR(out[static_cast<size_t>(query * c.stride() + i)],
-                    expected[static_cast<size_t>(i)], 2e-5)
+        const double value = expected[static_cast<size_t>(i)];
+        ASSERT_NEAR(ToFloat(out[static_cast<size_t>(query * c.stride() + i)]), value,
+                    this->Tolerance(value))
             << c.queries << " x " << c.keys << " x " << c.width << ", query " << query;
       }
     }
   }
 }
 
-TEST_F(AttentionKernelTest, LeavesWhatIsBesideTheHead) {
+TYPED_TEST(AttentionKernelTest, LeavesWhatIsBesideTheHead) {
   const Case c{20, 30, 40};
-  const std::vector<float> out = Problem(c).Run(kQueryBlock);
+  const std::vector<TypeParam> out = Problem<TypeParam>(c).Run(kQueryBlock);
   for (int64_t query = 0; query < c.queries; ++query) {
     for (int64_t i = c.width; i < c.stride(); ++i) {
-      ASSERT_TRUE(std::isnan(out[static_cast<size_t>(query * c.stride() + i)]));
+      ASSERT_TRUE(std::isnan(ToFloat(out[static_cast<size_t>(query * c.stride() + i)])));
     }
   }
 }
 
-TEST_F(AttentionKernelTest, TheDivisionIntoTasksChangesNoBit) {
+TYPED_TEST(AttentionKernelTest, TheDivisionIntoTasksChangesNoBit) {
   const Case c{301, 333, 40};
-  const std::vector<float> whole = Problem(c).Run(4 * kQueryBlock);
-  const std::vector<float> parts = Problem(c).Run(kQueryBlock);
+  const std::vector<TypeParam> whole = Problem<TypeParam>(c).Run(4 * kQueryBlock);
+  const std::vector<TypeParam> parts = Problem<TypeParam>(c).Run(kQueryBlock);
   for (int64_t query = 0; query < c.queries; ++query) {
     for (int64_t i = 0; i < c.width; ++i) {
       const auto at = static_cast<size_t>(query * c.stride() + i);

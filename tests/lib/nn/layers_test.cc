@@ -52,6 +52,15 @@ TEST(UpsampledConv2dTest, KeepsTypeAndMemoryFormat) {
   EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast));
 }
 
+TEST(TokensToPixelsTest, AreChannelsLastAndTheInverse) {
+  for (const int64_t count : {1, 2}) {
+    const at::Tensor map = Random({count, 6, 3, 5}, 1);
+    const at::Tensor back = TokensToPixels(PixelsToTokens(map), 3, 5);
+    EXPECT_TRUE(at::equal(back, map));
+    EXPECT_EQ(back.suggest_memory_format(), at::MemoryFormat::ChannelsLast);
+  }
+}
+
 // One convolution, with weights of its own on the CPU.
 class Conv2dTest : public testing::Test {
  protected:
@@ -82,6 +91,7 @@ TEST_F(Conv2dTest, PacksItsWeightAndGivesTheSameBits) {
   EXPECT_TRUE(at::equal(conv_.Forward(larger), Expected(larger)));
   const at::Tensor tiny = Random({1, 32, 4, 4}, 5).contiguous(at::MemoryFormat::ChannelsLast);
   EXPECT_TRUE(at::equal(conv_.Forward(tiny), Expected(tiny)));
+  EXPECT_TRUE(conv_.Forward(tiny).is_contiguous(at::MemoryFormat::ChannelsLast));
 }
 
 TEST_F(Conv2dTest, WhatIsSharedBeforeItIsPackedStaysAsItIs) {
@@ -119,6 +129,61 @@ TEST_F(Conv2dTest, AFurtherDeviceThatStreamsItUnpacksIt) {
   EXPECT_TRUE(at::equal(conv_.Forward(x_), Expected(x_)));
   EXPECT_FALSE(slot().stored()[0].is_mkldnn());
   store_.Clear();
+}
+
+// In bfloat16, which is multiplied with packed weights where the processor can.
+class LinearTest : public testing::Test {
+ protected:
+  LinearTest() : store_(&no_tensors_), linear_(Scope(&store_, "linear"), 64, 128) {
+    slot().Fill({weight_, bias_}, {{DType::kBF16}, {DType::kBF16}}, &meter_);
+  }
+
+  WeightSlot& slot() { return *store_.slots()[0]; }
+  static at::Tensor Bfloat16(at::IntArrayRef shape, int64_t seed) {
+    return Random(shape, seed).to(at::kBFloat16);
+  }
+  // As far as bfloat16's rounding of sums in another order goes.
+  static void ExpectNear(const at::Tensor& actual, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias) {
+    const at::Tensor exact =
+        at::linear(x.to(at::kFloat), weight.to(at::kFloat), bias.to(at::kFloat));
+    ASSERT_EQ(actual.scalar_type(), at::kBFloat16);
+    EXPECT_LT(Difference(actual.to(at::kFloat), exact), 1.0 / 256);
+  }
+
+  const at::Tensor weight_ = Bfloat16({128, 64}, 1), bias_ = Bfloat16({128}, 2);
+  const NamedTensors no_tensors_;
+  WeightStore store_;
+  TransferMeter meter_{{kCuda0, kHost}};
+  const Linear linear_;
+};
+
+TEST_F(LinearTest, MultipliesRowsOfAnyNumberInAsManyBytes) {
+  const int64_t bytes = slot().stored_bytes();
+  for (const int64_t rows : {77, 1, 300}) {
+    const at::Tensor x = Bfloat16({2, rows, 64}, rows);
+    ExpectNear(linear_.Forward(x), x, weight_, bias_);
+  }
+  EXPECT_EQ(slot().stored_bytes(), bytes);
+  const at::Tensor x = Random({3, 64}, 9);  // another type takes the same weights
+  EXPECT_LT(
+      Difference(linear_.Forward(x), at::linear(x, weight_.to(at::kFloat), bias_.to(at::kFloat))),
+      1e-6);
+}
+
+TEST_F(LinearTest, WhatIsSharedOncePackedCanBePatched) {
+  class Doubled : public WeightPatch {
+   public:
+    at::Tensor Apply(at::Tensor parameter) const override { return parameter.mul_(2); }
+  };
+  const at::Tensor x = Bfloat16({5, 64}, 3);
+  ExpectNear(linear_.Forward(x), x, weight_, bias_);
+  WeightStore other(&no_tensors_);
+  const Linear adapted(Scope(&other, "linear"), 64, 128);
+  ASSERT_TRUE(other.Share(store_).ok());
+  other.slots()[0]->AddPatch(0, std::make_shared<Doubled>());
+  ExpectNear(adapted.Forward(x), x, weight_ * 2, bias_);
+  ExpectNear(linear_.Forward(x), x, weight_, bias_);
 }
 
 }  // namespace
