@@ -1,6 +1,8 @@
-# distorch_house(NAME [TORCH] [PROTO] SOURCES … DEPS …): the static library of one folder.
+# distorch_house(NAME [TORCH] [PROTO] SOURCES … DEPS … [APART …]): the static library of one folder.
 #   TORCH  the house uses LibTorch
 #   PROTO  it includes gRPC and the wire contract's generated headers
+#   APART  those of the sources that share a name in their unnamed namespaces with others: builds with a sanitizer compile
+#          the rest together, which takes half the time
 # distorch_test(NAME [TORCH] [PROTO] [GRPC] [SHARDS N] SOURCES … DEPS …): a GoogleTest program registered with ctest under NAME.
 #   GRPC    it makes gRPC calls: Debian's gRPC is not instrumented, so ThreadSanitizer cannot follow what crosses it, and
 #           a build with that sanitizer leaves the test out
@@ -58,7 +60,7 @@ endfunction()
 
 # distorch_configure(TARGET KIND [TORCH] [PROTO] DEPS …): what all targets have in common. KIND of target: plain or test.
 function(distorch_configure target kind)
-  cmake_parse_arguments(ARG "TORCH;PROTO;GRPC" "SHARDS" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;PROTO;GRPC" "SHARDS" "SOURCES;DEPS;APART" ${ARGN})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_DEPS} PRIVATE distorch_warnings)
   if(ARG_TORCH)
@@ -72,12 +74,16 @@ function(distorch_configure target kind)
 endfunction()
 
 function(distorch_house name)
-  cmake_parse_arguments(ARG "TORCH;PROTO" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;PROTO" "" "SOURCES;DEPS;APART" ${ARGN})
   if(ARG_TORCH AND NOT DISTORCH_TORCH)
     return()
   endif()
   add_library(${name} STATIC ${ARG_SOURCES})
   distorch_configure(${name} plain ${ARGN})
+  if(DISTORCH_SANITIZE)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)
+    set_source_files_properties(${ARG_APART} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
 endfunction()
 
 # What tests and benchmarks read of the source tree.
