@@ -15,7 +15,7 @@ usage: tests/run.sh [--quick] [STAGE…]
              pytest         the running daemon, the Python client, the ComfyUI nodes
              asan           houses without LibTorch under AddressSanitizer and UBSan
              tsan           the same under ThreadSanitizer
-             thread-safety  clang's lock analysis of the sources that take part in locking
+             thread-safety  clang's lock analysis of the sources that lock and that asan leaves out
              fuzz           each fuzzer over its corpus for FUZZ_SECONDS (10)
 Logs of the last run are in build/test-logs.
 EOF
@@ -71,7 +71,8 @@ stage_tsan() {
 }
 
 stage_thread-safety() {
-  "$PYTHON" tests/support/thread_safety.py "$BUILD_DIR/compile_commands.json"
+  configure_asan
+  "$PYTHON" tests/support/thread_safety.py "$BUILD_DIR/compile_commands.json" "$BUILD_DIR/asan/compile_commands.json"
 }
 
 # fuzz FUZZER: what a run finds goes beside the corpus, not into the source tree.

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Clang's thread-safety analysis of what only GCC compiles: the sources that use LibTorch. Clang, which builds all others
-for the sanitizers, analyses those.
+"""Clang's thread-safety analysis of what only GCC compiles.
 
-usage: thread_safety.py COMPILE_COMMANDS.json
+usage: thread_safety.py COMPILE_COMMANDS.json [CLANGS_COMPILE_COMMANDS.json]
 
-Checks, without generating code, every such file under lib/, server/ and client/ that locks: one that names a mutex
-itself or in the header of its name.
+Checks, without generating code, every source of the first file under lib/, server/ and client/ that locks: one that names
+a mutex itself or in the header of its name. Those in the second are left out: Clang analyses them where it builds them.
 """
 
 import concurrent.futures
@@ -18,6 +17,7 @@ import subprocess
 import sys
 
 LOCKS = re.compile(r"absl::Mutex|std::mutex|ABSL_GUARDED_BY")
+INCLUDED = re.compile(r'^#include "(.*\.cc)"$', re.MULTILINE)
 FLAGS_WITH_VALUE = {"-I", "-isystem", "-D", "-include"}
 
 
@@ -26,8 +26,14 @@ def locks(source):
     return any(LOCKS.search(path.read_text()) for path in (source, header) if path.exists())
 
 
-def uses_torch(command):
-    return any("torch" in word and word.endswith("/include") for word in shlex.split(command))
+def read_entries(path):
+    """The entries of a compile_commands.json by their source; of sources that are compiled together, by each of them."""
+    entries = {}
+    for entry in json.loads(pathlib.Path(path).read_text()):
+        source = pathlib.Path(entry["file"])
+        together = INCLUDED.findall(source.read_text()) if source.parent.name == "Unity" else []
+        entries.update(dict.fromkeys(map(pathlib.Path, together or [source]), entry))
+    return entries
 
 
 def include_and_define_flags(command):
@@ -55,11 +61,9 @@ def check(entry):
 def main():
     root = pathlib.Path(__file__).resolve().parents[2]
     houses = [root / "lib", root / "server", root / "client"]
-    entries = {}
-    for entry in json.loads(pathlib.Path(sys.argv[1]).read_text()):
-        source = pathlib.Path(entry["file"])
-        if any(house in source.parents for house in houses) and locks(source) and uses_torch(entry["command"]):
-            entries[source] = entry
+    built = read_entries(sys.argv[2]) if len(sys.argv) > 2 else {}
+    entries = {source: entry for source, entry in read_entries(sys.argv[1]).items()
+               if source not in built and any(house in source.parents for house in houses) and locks(source)}
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, status, messages in pool.map(check, entries.values()):
