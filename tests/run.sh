@@ -77,8 +77,8 @@ stage_thread-safety() {
 
 # fuzz FUZZER: what a run finds goes beside the corpus, not into the source tree.
 fuzz() {
-  local name corpus=$BUILD_DIR/asan/corpus/${1##*/} status
-  name=${1##*/}
+  local name=${1##*/} corpus status
+  corpus=$BUILD_DIR/asan/corpus/$name
   mkdir -p "$corpus"
   "$1" -max_total_time="${FUZZ_SECONDS:-10}" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
     -artifact_prefix="$LOGS/$name-" "$corpus" "tests/fuzz/corpus/$name" >"$LOGS/$name.log" 2>&1
@@ -93,7 +93,9 @@ stage_fuzz() {
   compile "$BUILD_DIR/asan" tests/fuzz/all
   export -f fuzz
   export BUILD_DIR LOGS
-  find "$BUILD_DIR/asan/fuzz" -name '*_fuzz' | sort | xargs -I{} -P "$(nproc)" bash -c 'fuzz "{}"'
+  local fuzzers=("$BUILD_DIR"/asan/fuzz/*_fuzz)
+  [ -x "${fuzzers[0]}" ] || die "no fuzzer in $BUILD_DIR/asan/fuzz"
+  printf '%s\n' "${fuzzers[@]}" | xargs -I{} -P "$(nproc)" bash -c 'fuzz "{}"'
 }
 
 passed=0
