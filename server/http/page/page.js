@@ -123,7 +123,8 @@
         el('td', {class: 'n'}, `${Math.round(100 * device.measured_bytes / total)} %`))))))];
   }
 
-  // Where a component's blocks lie, in its order: as wide as they are large. They stay where they are while it is loaded.
+  // Where a component's blocks lie, in its order: as wide as they are large. They stay where they are while it is loaded,
+  // and showModels forgets them afterwards.
   const blocksOf = new Map();
   async function showBlocks(model, place) {
     try {
@@ -135,7 +136,7 @@
       return;  // unloaded meanwhile
     }
     const blocks = blocksOf.get(model.handle);
-    const map = el('div', {class: 'blocks', role: 'img', 'aria-label': `${blocks.length} blocks in order, coloured by device`});
+    const map = el('div', {class: 'ribbon blocks', role: 'img', 'aria-label': `${blocks.length} blocks in order, coloured by device`});
     const told = el('p', {class: 'quiet mono told'}, `${blocks.length} blocks, in their order`);
     for (const block of blocks) {
       const piece = el('i', {class: colourOf(block.device), title: `${block.name}: ${bytes(block.bytes)} on ${block.device}`});
@@ -165,6 +166,10 @@
   }
 
   function showModels(status) {
+    const ready = new Set(status.models.filter((model) => model.state === 'READY').map((model) => model.handle));
+    for (const handle of blocksOf.keys()) {
+      if (!ready.has(handle)) blocksOf.delete(handle);
+    }
     const names = [...new Set(status.models.map((model) => model.ckpt_name))];
     $('models').replaceChildren(...names.map((name) => {
       const models = status.models.filter((model) => model.ckpt_name === name);
