@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 
 import pytest
+
+from waiting import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("DISTORCH_BIN_DIR", ROOT / "build" / "bin"))
@@ -35,24 +36,17 @@ class Daemon:
     def __init__(self, folder, *flags, env=None):
         ports = folder / "ports.json"
         ports.unlink(missing_ok=True)  # of one that was killed
-        self.log = open(folder / "daemon.log", "w+")
-        self.process = subprocess.Popen(
-            [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
-             f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
-             "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
-            stdout=self.log, stderr=self.log, env={**os.environ, **(env or {})})
-        deadline = time.monotonic() + 60
-        while not ports.exists():
-            assert self.process.poll() is None, self.read_log()
-            assert time.monotonic() < deadline, "not serving after a minute"
-            time.sleep(0.05)  # the file's appearance is the only sign there is
+        self.log = folder / "daemon.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [BIN / "distorchd", "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+                 f"--checkpoint_dirs={ROOT / 'deploy' / 'demo'}", "--compute_dtype=fp32", "--log_format=json",
+                 "--simulate_devices=cuda:0=1GiB,cuda:1=512MiB,cpu=8GiB", f"--port_file={ports}", *flags],
+                stdout=log, stderr=log, env={**os.environ, **(env or {})})
+        wait_until(lambda: ports.exists() or self.process.poll() is not None, "the file of its ports")
+        assert self.process.poll() is None, self.log.read_text()
         self.ports = json.loads(ports.read_text())
         self.address = f"127.0.0.1:{self.ports['grpc']}"
-
-    def read_log(self):
-        self.log.flush()
-        self.log.seek(0)
-        return self.log.read()
 
     def ctl(self, *args):
         return subprocess.run([self.ctl_program, f"--address={self.address}", "--json", *args],
@@ -82,7 +76,7 @@ def start_daemon(tmp_path):
 
     yield start
     for code, daemon in [(daemon.stop(), daemon) for daemon in running]:
-        assert code in (0, -signal.SIGKILL), f"ended with {code}: {daemon.read_log()}"  # the latter by the test
+        assert code in (0, -signal.SIGKILL), f"ended with {code}: {daemon.log.read_text()}"  # the latter by the test
 
 
 @pytest.fixture

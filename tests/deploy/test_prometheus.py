@@ -44,10 +44,11 @@ class Prometheus:
         config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
-        self.log = open(folder / "prometheus.log", "w+")
-        self.process = subprocess.Popen(
-            [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}",
-             f"--web.listen-address={self.address}"], stdout=self.log, stderr=self.log)
+        self.log = folder / "prometheus.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}",
+                 f"--web.listen-address={self.address}"], stdout=log, stderr=log)
 
     def get(self, path, **arguments):
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
@@ -64,7 +65,7 @@ class Prometheus:
     def wait_until_ready(self):
         deadline = time.monotonic() + 30
         while True:
-            assert self.process.poll() is None, pathlib.Path(self.log.name).read_text()
+            assert self.process.poll() is None, self.log.read_text()
             try:
                 return urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=10)
             except OSError:
@@ -74,7 +75,6 @@ class Prometheus:
     def stop(self):
         self.process.terminate()
         self.process.wait(timeout=30)
-        self.log.close()
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def load_and_draw(daemon):
     daemon.ctl_json("load", "shapes-sd1.safetensors", "--unet_compute_device=cuda:0",
                     "--unet_expert_mode_allocations=cuda:0,50%;cuda:1,30%;cpu,20%", "--vae_device=cuda:1")
     daemon.ctl_json("infer", "--prompt=a red circle", "--width=64", "--height=64", "--steps=4",
-                    "--output=" + str(pathlib.Path(daemon.log.name).parent / "image.png"))
+                    "--output=" + str(daemon.log.parent / "image.png"))
 
 
 def without_variables(expression):

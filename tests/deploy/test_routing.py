@@ -51,19 +51,14 @@ def envoy_command(folder, port, addresses, _programs):
 class Proxy:
     def __init__(self, command, folder, addresses, programs):
         self.address = f"127.0.0.1:{free_port()}"
-        self.log = open(folder / "proxy.log", "w+")
+        self.log = folder / "proxy.log"
         arguments = command(folder, int(self.address.rpartition(":")[2]), addresses, programs)
-        self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
-
-    def read_log(self):
-        self.log.flush()
-        self.log.seek(0)
-        return self.log.read()
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
 
     def stop(self):
         self.process.terminate()
         self.process.wait(timeout=30)
-        self.log.close()
 
 
 @pytest.fixture(params=[nginx_command, envoy_command], ids=["nginx", "envoy"])
@@ -133,13 +128,9 @@ def test_a_checkpoints_calls_stay_on_one_replica_and_go_on_without_it(replicas, 
     assert running.returncode == 1 and re.search("UNAVAILABLE|INTERNAL|CANCELLED|UNKNOWN", error), error
 
     # What a client does: the same call again, with the same handles.
-    tries = []
-
-    def drawn():
-        tries.append(run(through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")))
-        return tries[-1].returncode == 0
-
-    wait_until(drawn, lambda: f"a picture from the other replica, but {tries[-1].stderr} {other.process.poll()} {proxy.read_log()[-2000:]}")
+    again = through(proxy, any_daemon, ROUTE, *draw, "--steps=4", f"--output={picture}")
+    wait_until(lambda: run(again).returncode == 0,
+               lambda: f"a picture from the other replica, but {run(again).stderr} {other.process.poll()} {proxy.log.read_text()[-2000:]}")
     assert picture.read_bytes() == (tmp_path / "expected.png").read_bytes()
     for _ in range(10):
         assert run(through(proxy, any_daemon, ROUTE, "models")).returncode == 0

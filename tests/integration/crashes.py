@@ -49,7 +49,7 @@ class Life:
         """All that was kept is known, nothing is that never was, and one of them works."""
         states = self.client.states()
         assert self.kept <= states.keys(), (self.kept - states.keys(), states)
-        assert "warning" not in self.daemon.read_log(), self.daemon.read_log()
+        assert "warning" not in self.daemon.log.read_text(), self.daemon.log.read_text()
         self.kept |= states.keys() & self.lost
         self.lost.clear()
         clips = sorted(handle for handle in self.kept if handle.startswith("clip-"))

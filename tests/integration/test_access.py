@@ -131,7 +131,7 @@ def test_every_method_asks_for_its_role(start_daemon, tmp_path):
          "--height=64", f"--output={tmp_path}/x.png"], env=environment, capture_output=True, text=True, timeout=300)
     assert drawn.returncode == 0 and loaded["model"], drawn.stderr
     daemon.stop()
-    log = daemon.read_log()
+    log = daemon.log.read_text()
     assert '"client":"user-name"' in log
     for secret in (*TOKENS.values(), "wrong-0123456789", PROMPT):
         assert secret not in log
@@ -152,14 +152,14 @@ def test_tokens_are_read_again_when_they_change_and_on_sighup(start_daemon, tmp_
 
         tokens.write_text("tokens: [{name: x, role: emperor, token: hush-hush}]")
         daemon.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the tokens stay as they were" in daemon.read_log(), "the wrong file is in the log", seconds=30)
+        wait_until(lambda: "the tokens stay as they were" in daemon.log.read_text(), "the wrong file is in the log", seconds=30)
         assert code("second-0123456789") == grpc.StatusCode.OK
-        assert "hush-hush" not in daemon.read_log()
+        assert "hush-hush" not in daemon.log.read_text()
 
         write_tokens(tokens, mode=0o644)
         wait_until(lambda: code(TOKENS["admin"]) == grpc.StatusCode.OK, "the third file counts", seconds=30)
-        assert "everyone on this machine can read the tokens" in daemon.read_log()
-        assert '"signal":"HUP"' in daemon.read_log()
+        assert "everyone on this machine can read the tokens" in daemon.log.read_text()
+        assert '"signal":"HUP"' in daemon.log.read_text()
 
 
 def channel_with(daemon, pki, ca, own=None):
@@ -210,7 +210,7 @@ def test_mtls_lets_in_only_the_authoritys_clients(start_daemon, pki):
         with channel_with(daemon, pki, "ca", own) as channel:
             assert lists_models(channel) == code, own
     daemon.ctl_json("models", f"--tls_ca={pki}/ca.pem", f"--tls_cert={pki}/alice.pem", f"--tls_key={pki}/alice.key")
-    assert '"client":"alice"' in daemon.read_log()
+    assert '"client":"alice"' in daemon.log.read_text()
 
 
 def test_limits_and_traces(start_daemon):
@@ -229,7 +229,7 @@ def test_limits_and_traces(start_daemon):
         # model, clip and vae "m", batch_size 3.
         code, text, _ = call(channel, "/distorch.v1.InferenceService/Infer", (), b"\x0a\x01m\x12\x01m\x1a\x01m\x40\x03")
         assert (code, text) == (grpc.StatusCode.INVALID_ARGUMENT, "batch_size: 3 is not from 1 to 2, the server's --max_batch")
-    lines = [json.loads(line) for line in daemon.read_log().splitlines()]
+    lines = [json.loads(line) for line in daemon.log.read_text().splitlines()]
     assert any(line.get("trace_id") == TRACEPARENT[3:35] and line["msg"] == "request" for line in lines)
 
 

@@ -29,7 +29,7 @@ def daemon(tmp_path, models):
     running = Daemon(tmp_path, f"--checkpoint_dirs={models}")
     yield running
     running.stop()
-    assert running.process.returncode == 0, running.read_log()
+    assert running.process.returncode == 0, running.log.read_text()
 
 
 def draw(daemon, image):

@@ -44,9 +44,11 @@ class Http:
 
     def progress(self, reached):
         """The first progress that has `reached`."""
-        while not reached(state := self.ok("/sdapi/v1/progress")):
-            pass
-        return state
+        def ask():
+            state = self.ok("/sdapi/v1/progress")
+            return state if reached(state) else None
+
+        return wait_until(ask, "the progress that is waited for")
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_progress_interrupt_and_clients_that_leave(loaded, http):
                        b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
         http.progress(lambda state: state["state"]["job"])
     http.progress(lambda state: not state["state"]["job"])
-    assert '"code":"CANCELLED"' in loaded.read_log()
+    assert '"code":"CANCELLED"' in loaded.log.read_text()
 
 
 def test_a_full_queue_says_when_to_come_again(start_daemon):
