@@ -30,18 +30,12 @@ double LeastSeconds(const at::Device& device, Work work) {
   return std::max(least, 1e-9);
 }
 
-// The product grows until it fills the device. A type that the device has no instructions for is a
-// hundred times slower than others, which shows at once.
 double MeasureFlops(const at::Device& device, at::ScalarType dtype) {
-  constexpr int64_t kSmallest = 128, kLargest = 4096;
-  constexpr double kEnoughSeconds = 2e-3;
-  for (int64_t side = kSmallest;; side *= 2) {
+  return ProductFlops([&](int64_t side) {
     const at::Tensor a = at::ones({side, side}, at::TensorOptions(device).dtype(dtype));
     at::Tensor product = at::empty_like(a);
-    const double seconds = LeastSeconds(device, [&] { at::matmul_out(product, a, a); });
-    const auto n = static_cast<double>(side);
-    if (seconds >= kEnoughSeconds || side == kLargest) return 2 * n * n * n / seconds;
-  }
+    return LeastSeconds(device, [&] { at::matmul_out(product, a, a); });
+  });
 }
 
 double MeasureBytes(const at::Device& device) {
@@ -52,6 +46,16 @@ double MeasureBytes(const at::Device& device) {
 }
 
 }  // namespace
+
+double ProductFlops(absl::FunctionRef<double(int64_t side)> seconds_of) {
+  constexpr int64_t kSmallest = 128, kLargest = 4096;
+  constexpr double kEnoughSeconds = 2e-3;  // fills the device
+  for (int64_t side = kSmallest;; side *= 2) {
+    const double seconds = seconds_of(side);
+    const auto n = static_cast<double>(side);
+    if (seconds >= kEnoughSeconds || side == kLargest) return 2 * n * n * n / seconds;
+  }
+}
 
 absl::Status DeviceSpeeds::MeasureAll() {
   std::set<c10::ScalarType> dtypes;
@@ -78,6 +82,11 @@ absl::StatusOr<DeviceSpeed> DeviceSpeeds::Of(const DeviceId& device, c10::Scalar
       }));
   measured_[{device, dtype}] = speed;
   return speed;
+}
+
+std::size_t DeviceSpeeds::measured() const {
+  absl::MutexLock lock(&mutex_);
+  return measured_.size();
 }
 
 }  // namespace distorch
