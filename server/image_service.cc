@@ -1,9 +1,10 @@
 #include "server/image_service.h"
 
+#include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
-#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -12,6 +13,7 @@
 #include "lib/base/utf8.h"
 #include "server/call.h"
 #include "server/recent_images.h"
+#include "server/usable_handles.h"
 
 namespace distorch {
 namespace {
@@ -21,31 +23,22 @@ constexpr absl::Duration kLook = absl::Milliseconds(100);
 
 constexpr const char* kKinds[] = {"model", "clip", "vae"};
 
-// The handles of one checkpoint by kind.
-struct Handles {
-  std::string family;
-  std::map<std::string, std::vector<std::string>> of;
-
-  bool complete() const {
-    return absl::c_all_of(kKinds, [this](const char* kind) { return of.contains(kind); });
-  }
-};
-
-std::map<std::string, Handles> ByCheckpoint(const std::vector<ModelInfo>& models) {
-  std::map<std::string, Handles> checkpoints;
-  for (const ModelInfo& model : models) {
-    if (model.state != "READY" && model.state != "STORED") continue;  // the latter load themselves
-    Handles& handles = checkpoints[model.ckpt_name];
-    handles.family = model.family;
-    handles.of[model.kind].push_back(model.handle);
-  }
-  return checkpoints;
+std::string Names(const std::set<std::string>& checkpoints) {
+  return absl::StrJoin(checkpoints, ", ", [](std::string* out, const std::string& name) {
+    absl::StrAppend(out, Quoted(name));
+  });
 }
 
-std::string Names(const std::map<std::string, Handles>& checkpoints) {
-  return absl::StrJoin(checkpoints, ", ", [](std::string* out, const auto& entry) {
-    absl::StrAppend(out, Quoted(entry.first));
-  });
+// The handle of `kind` among those of the checkpoint `name`.
+absl::StatusOr<std::string> OnlyHandle(const std::string& name, const HandlesByKind& handles,
+                                       const std::string& kind) {
+  const auto found = handles.find(kind);
+  if (found == handles.end())
+    return absl::NotFoundError(absl::StrCat(kind, ": ", Quoted(name), " has none"));
+  if (found->second.size() == 1) return found->second.front();
+  return absl::InvalidArgumentError(absl::StrCat(kind, ": ", Quoted(name), " has several (",
+                                                 absl::StrJoin(found->second, ", "),
+                                                 "): name one"));
 }
 
 CallOrigin OriginOf(const HttpRequest& request) {
@@ -125,17 +118,19 @@ bool ImageRun::interrupted() const {
 }
 
 std::vector<LoadedCheckpoint> ImageService::Loaded() const {
+  const std::vector<ModelInfo> models = core_->ListModels();
+  std::map<std::string, std::string> families;
+  for (const ModelInfo& model : models) families[model.ckpt_name] = model.family;
   std::vector<LoadedCheckpoint> loaded;
-  const std::map<std::string, Handles> checkpoints = ByCheckpoint(core_->ListModels());
-  for (const auto& [name, handles] : checkpoints) {
-    if (handles.complete()) loaded.push_back({name, handles.family});
+  for (const auto& [name, handles] : UsableHandles(models)) {
+    if (handles.size() == std::size(kKinds)) loaded.push_back({name, families[name]});
   }
   return loaded;
 }
 
 absl::Status ImageService::ChooseHandles(const std::string& model, InferSpec* spec) const {
   const std::vector<ModelInfo> models = core_->ListModels();
-  const std::map<std::string, Handles> checkpoints = ByCheckpoint(models);
+  const std::set<std::string> checkpoints = UsableCheckpoints(models);
   std::string name = model;
   for (const ModelInfo& info : models) {
     if (info.kind != "model" || info.handle != model) continue;
@@ -148,29 +143,20 @@ absl::Status ImageService::ChooseHandles(const std::string& model, InferSpec* sp
                                                      Names(checkpoints), "): name one"));
     }
     if (checkpoints.empty()) return absl::NotFoundError("model: no checkpoint is loaded");
-    name = checkpoints.begin()->first;
+    name = *checkpoints.begin();
   }
-  const auto found = checkpoints.find(name);
-  if (found == checkpoints.end()) {
+  const std::map<std::string, HandlesByKind> usable = UsableHandles(models);
+  const auto found = usable.find(name);
+  if (found == usable.end()) {
     return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " is not loaded; loaded: ",
                                             checkpoints.empty() ? "nothing" : Names(checkpoints)));
   }
-  const auto choose = [&](const std::string& kind, std::string* handle) -> absl::Status {
-    if (!handle->empty()) return absl::OkStatus();
-    const auto handles = found->second.of.find(kind);
-    if (handles == found->second.of.end())
-      return absl::NotFoundError(absl::StrCat(kind, ": ", Quoted(name), " has none"));
-    if (handles->second.size() > 1) {
-      return absl::InvalidArgumentError(absl::StrCat(kind, ": ", Quoted(name), " has several (",
-                                                     absl::StrJoin(handles->second, ", "),
-                                                     "): name one"));
-    }
-    *handle = handles->second.front();
-    return absl::OkStatus();
-  };
-  RETURN_IF_ERROR(choose("model", &spec->model));
-  RETURN_IF_ERROR(choose("clip", &spec->clip));
-  return choose("vae", &spec->vae);
+  std::string* const chosen[] = {&spec->model, &spec->clip, &spec->vae};
+  for (std::size_t i = 0; i < std::size(kKinds); ++i) {
+    if (!chosen[i]->empty()) continue;
+    ASSIGN_OR_RETURN(*chosen[i], OnlyHandle(name, found->second, kKinds[i]));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<ImageRun>> ImageService::Start(const HttpRequest& request,

@@ -78,15 +78,14 @@ std::map<std::string, OpenModel> OpenModelsOf(const std::vector<ModelInfo>& mode
   for (const ModelInfo& info : models) {
     OpenModel& model = out[info.ckpt_name];
     if (!info.family.empty()) model.family = info.family;
-    // What a daemon before this one had loaded: the first request loads it again.
     if (info.state == "READY" || info.state == "STORED") {
-      model.ready[info.kind].push_back(info.handle);
       model.handles.push_back(info.handle);
     } else {
       model.state = info.state;
     }
     for (const auto& [device, bytes] : info.unshared_bytes) model.bytes[device] += bytes;
   }
+  for (auto& [name, handles] : UsableHandles(models)) out[name].ready = handles;
   for (auto& [name, model] : out) {
     if (model.ready.contains("model")) model.state = "READY";
     if (model.state.empty()) model.state = "UNAVAILABLE";

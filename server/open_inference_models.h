@@ -17,6 +17,7 @@
 #include "lib/serving/daemon_core.h"
 #include "proto/open_inference.pb.h"
 #include "server/open_inference_request.h"
+#include "server/usable_handles.h"
 
 namespace distorch {
 
@@ -29,10 +30,10 @@ absl::Status CheckVersion(const std::string& version);
 // loaded or unloaded.
 struct OpenModel {
   std::string family;
-  std::string state;                                      // RepositoryIndex's
-  std::map<std::string, std::vector<std::string>> ready;  // handles by kind
-  std::vector<std::string> handles;                       // all that can be unloaded
-  std::map<std::string, int64_t> bytes;                   // by device
+  std::string state;                     // RepositoryIndex's
+  HandlesByKind ready;                   // UsableHandles
+  std::vector<std::string> handles;      // all that can be unloaded
+  std::map<std::string, int64_t> bytes;  // by device
 };
 std::map<std::string, OpenModel> OpenModelsOf(const std::vector<ModelInfo>& models);
 

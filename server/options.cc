@@ -128,7 +128,8 @@ std::vector<Flag> Flags(Options* o) {
        Integer{&core->max_queued_per_client, 0, 1'000'000}},
       {"evict", "WHAT",
        "what makes room for a load that does not fit, beside its eject_models; lru: idle models "
-       "without a lease, those used least recently first; never: nothing",
+       "without a lease, those used least recently first, until they are used again; never: "
+       "nothing",
        Choice{&core->evict, {"lru", "never"}}},
       {"state_dir", "DIR", "where handles are kept for the next start; empty: nowhere",
        &core->state_dir},

@@ -62,7 +62,7 @@ class CheckpointLoader:
                 "high_precision_loras": ("BOOLEAN", {"default": True, "tooltip":
                                          "Off: what an adapter makes of fp8 weights stored on the CPU is rounded to fp8."}),
                 "eject_models": ("BOOLEAN", {"default": True, "tooltip":
-                                 "Unload what the daemon has loaded and nobody uses, first."}),
+                                 "First free the memory of what the daemon has loaded and nobody uses."}),
                 **SERVER_INPUTS,
             },
         }

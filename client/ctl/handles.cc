@@ -11,16 +11,30 @@
 namespace distorch::ctl {
 namespace {
 
-using Models = std::vector<const v1::ModelInfo*>;
+using Models = google::protobuf::RepeatedPtrField<v1::ModelInfo>;
 
-absl::StatusOr<std::string> ChooseCheckpoint(const Models& ready, const HandleFlags& flags) {
-  if (!flags.ckpt_name.empty()) return flags.ckpt_name;
-  std::set<std::string> names;
-  for (const v1::ModelInfo* model : ready) {
-    auto given = flags.handles.find(model->kind());
-    if (given != flags.handles.end() && given->second == model->handle()) return model->ckpt_name();
-    names.insert(model->ckpt_name());
+// Of the models that `matches`, what `field` says of the READY ones; where there are none, of those
+// that are STORED, which the request that uses them loads.
+template <typename Field, typename Matches>
+std::set<std::string> ReadyElseStored(const Models& models, Field field, Matches matches) {
+  std::set<std::string> ready, stored;
+  for (const v1::ModelInfo& model : models) {
+    if (!matches(model)) continue;
+    if (model.state() == "READY") ready.insert(field(model));
+    if (model.state() == "STORED") stored.insert(field(model));
   }
+  return ready.empty() ? stored : ready;
+}
+
+absl::StatusOr<std::string> ChooseCheckpoint(const Models& models, const HandleFlags& flags) {
+  if (!flags.ckpt_name.empty()) return flags.ckpt_name;
+  for (const v1::ModelInfo& model : models) {
+    auto given = flags.handles.find(model.kind());
+    if (given != flags.handles.end() && given->second == model.handle()) return model.ckpt_name();
+  }
+  const std::set<std::string> names = ReadyElseStored(
+      models, [](const v1::ModelInfo& model) { return model.ckpt_name(); },
+      [](const v1::ModelInfo&) { return true; });
   if (names.empty()) {
     return absl::FailedPreconditionError(
         "no checkpoint is loaded; load one with 'distorchctl load CKPT_NAME'");
@@ -33,12 +47,13 @@ absl::StatusOr<std::string> ChooseCheckpoint(const Models& ready, const HandleFl
   return *names.begin();
 }
 
-absl::StatusOr<std::string> ChooseHandle(const Models& ready, const std::string& ckpt_name,
+absl::StatusOr<std::string> ChooseHandle(const Models& models, const std::string& ckpt_name,
                                          const std::string& kind) {
-  std::set<std::string> handles;
-  for (const v1::ModelInfo* model : ready) {
-    if (model->ckpt_name() == ckpt_name && model->kind() == kind) handles.insert(model->handle());
-  }
+  const std::set<std::string> handles = ReadyElseStored(
+      models, [](const v1::ModelInfo& model) { return model.handle(); },
+      [&](const v1::ModelInfo& model) {
+        return model.ckpt_name() == ckpt_name && model.kind() == kind;
+      });
   if (handles.empty()) {
     return absl::NotFoundError(absl::StrCat("no ", kind, " of '", ckpt_name,
                                             "' is loaded; 'distorchctl models' lists what is"));
@@ -72,15 +87,10 @@ void AddHandleFlags(CLI::App& app, const std::vector<std::string>& kinds, Handle
 }
 
 absl::Status FillHandles(const v1::ListModelsResponse& loaded, HandleFlags& flags) {
-  Models ready;
-  for (const v1::ModelInfo& model : loaded.models()) {
-    // The latter are loaded by the request that uses them.
-    if (model.state() == "READY" || model.state() == "STORED") ready.push_back(&model);
-  }
-  ASSIGN_OR_RETURN(std::string ckpt_name, ChooseCheckpoint(ready, flags));
+  ASSIGN_OR_RETURN(std::string ckpt_name, ChooseCheckpoint(loaded.models(), flags));
   for (auto& [kind, handle] : flags.handles) {
     if (!handle.empty()) continue;
-    ASSIGN_OR_RETURN(handle, ChooseHandle(ready, ckpt_name, kind));
+    ASSIGN_OR_RETURN(handle, ChooseHandle(loaded.models(), ckpt_name, kind));
   }
   return absl::OkStatus();
 }

@@ -23,9 +23,9 @@ struct HandleFlags {
 // Declares --KIND for each kind, and --ckpt_name. `flags` must outlive the parse.
 void AddHandleFlags(CLI::App& app, const std::vector<std::string>& kinds, HandleFlags& flags);
 
-// Fills the empty handles from what is READY, or STORED by a daemon before this one: of the
-// checkpoint that --ckpt_name names, else of the one that a given handle belongs to, else of the
-// only one there is. FAILED_PRECONDITION when nothing is loaded, NOT_FOUND when the checkpoint or a
+// Fills the empty handles from what is READY or, where nothing is, STORED: of the checkpoint that
+// --ckpt_name names, else of the one that a given handle belongs to, else of the only one there
+// is. FAILED_PRECONDITION when nothing is loaded, NOT_FOUND when the checkpoint or a
 // component of it is not, INVALID_ARGUMENT (with the candidates) when more than one would do.
 absl::Status FillHandles(const v1::ListModelsResponse& loaded, HandleFlags& flags);
 

@@ -49,7 +49,7 @@ constexpr std::array<FieldFlag, 15> kFields = {{
     {"clip_expert_mode_allocations", "ALLOCATION",
      "The same for the text encoders (default: none)"},
     {"high_precision_loras", "BOOL", "Keep LoRA-patched weights in high precision (default: true)"},
-    {"eject_models", "BOOL", "Unload idle checkpoints first (default: true)"},
+    {"eject_models", "BOOL", "First free the memory of what is idle (default: true)"},
     {"weight_dtype", "DTYPE",
      "Store weights as default, fp32, fp16, bf16, fp8_e4m3fn or fp8_e5m2 (default: default, the "
      "file's)"},

@@ -41,7 +41,7 @@ struct CoreOptions {
   int pinned_mb = 8192;  // of the donors' host memory, page-locked for CUDA devices
   int queue_limit = 64;  // requests waiting per device; more is RESOURCE_EXHAUSTED
   int max_queued_per_client = 0;  // of these and the running one, a client's; 0: no limit
-  // Whether a load that does not fit, with what eject_models freed, closes idle handles without a
+  // Whether a load that does not fit, with what eject_models freed, evicts idle handles without a
   // lease, those used least recently first: "lru", or "never".
   std::string evict = "lru";
   std::string state_dir;  // where handles are kept for the next start; empty: nowhere

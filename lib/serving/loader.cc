@@ -286,7 +286,7 @@ absl::StatusOr<LoadResult> Loader::LoadFile(const LoadSpec& spec,
   // Before adapters' handles are evicted, which may be all that keeps them.
   Components living;
   for (const std::string& handle : handles) living.push_back(registry_->FindComponent(handle));
-  if (spec.eject_models.value_or(true)) registry_->CloseIdle({handles.begin(), handles.end()});
+  if (spec.eject_models.value_or(true)) registry_->EvictIdle({handles.begin(), handles.end()});
   RETURN_IF_ERROR(LoadMissing(std::move(plan), handles, living, cancel, progress, timer));
   timer.End();
 

@@ -126,6 +126,10 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
         absl::StrCat(field, ": \"", handle, "\" is a ", ComponentKindName(entry.kind),
                      " handle, expected a ", ComponentKindName(kind), " handle"));
   }
+  if (entry.state == State::kStored) {
+    return absl::UnavailableError(
+        absl::StrCat(field, ": \"", handle, "\" was evicted at this moment; try again"));
+  }
   if (entry.state != State::kReady) {
     return absl::FailedPreconditionError(
         absl::StrCat(field, ": \"", handle, "\" is still loading"));
@@ -333,17 +337,13 @@ absl::StatusOr<UnloadReceipt> Registry::CloseAll(bool force) {
   return CloseLocked(handles);
 }
 
-UnloadReceipt Registry::CloseIdle(const std::set<std::string>& keep) {
-  absl::MutexLock lock(&mutex_);
-  return CloseLocked(IdleHandles(keep));
-}
-
 absl::Time Registry::CloseExpired(absl::Time now) {
   absl::MutexLock lock(&mutex_);
   std::vector<std::string> expired;
   absl::Time next = absl::InfiniteFuture();
   for (const auto& [handle, entry] : entries_) {
-    if (entry.state != State::kReady) continue;
+    const bool is_open = entry.state == State::kReady || entry.state == State::kStored;
+    if (!is_open || entry.lease == absl::InfiniteDuration()) continue;
     const absl::Time expiry = entry.last_used + entry.lease;
     if (expiry > now) {
       next = std::min(next, expiry);
@@ -378,8 +378,7 @@ BytesByDevice Registry::IdleBytes(const std::set<std::string>& keep, bool evicta
 std::vector<std::string> Registry::EvictableHandles(const std::set<std::string>& keep) const {
   std::vector<std::string> handles = IdleHandles(keep);
   std::erase_if(handles, [this](const std::string& handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const Entry& entry = entries_.at(handle);
-    return entry.state != State::kReady || entry.lease != absl::InfiniteDuration();
+    return entries_.at(handle).lease != absl::InfiniteDuration();
   });
   std::stable_sort(handles.begin(), handles.end(),
                    [this](const std::string& a, const std::string& b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
@@ -387,18 +386,34 @@ std::vector<std::string> Registry::EvictableHandles(const std::set<std::string>&
   return handles;
 }
 
-UnloadReceipt Registry::Evict(const BytesByDevice& lacking, const std::set<std::string>& keep) {
+int Registry::EvictLocked(const std::vector<std::string>& handles) {
+  for (const std::string& handle : handles) {
+    Entry& entry = entries_.at(handle);
+    entry.state = State::kStored;
+    entry.is_stored = true;
+    entry.component = nullptr;
+  }
+  if (!handles.empty()) malloc_trim(0);
+  return static_cast<int>(handles.size());
+}
+
+int Registry::EvictIdle(const std::set<std::string>& keep) {
+  absl::MutexLock lock(&mutex_);
+  return EvictLocked(IdleHandles(keep));
+}
+
+int Registry::Evict(const BytesByDevice& lacking, const std::set<std::string>& keep) {
   absl::MutexLock lock(&mutex_);
   const std::vector<std::string> evictable = EvictableHandles(keep);
   const auto suffices =
-      [&](const std::vector<std::string>& closing) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        const BytesByDevice freed = BytesFreedBy(closing);
+      [&](const std::vector<std::string>& evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        const BytesByDevice freed = BytesFreedBy(evicted);
         return std::all_of(lacking.begin(), lacking.end(), [&](const auto& lack) {
           const auto found = freed.find(lack.first);
           return lack.second <= (found == freed.end() ? 0 : found->second);
         });
       };
-  return CloseLocked(FewestOldest(evictable, suffices));
+  return EvictLocked(FewestOldest(evictable, suffices));
 }
 
 std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)) const {
@@ -410,9 +425,8 @@ std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)
 }
 
 std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep) const {
-  std::vector<std::string> handles = HandlesMatching([](const Entry& e) {
-    return (e.state == State::kReady && e.users.empty()) || e.state == State::kStored;
-  });
+  std::vector<std::string> handles =
+      HandlesMatching([](const Entry& e) { return e.state == State::kReady && e.users.empty(); });
   std::erase_if(handles, [&](const std::string& handle) { return keep.contains(handle); });
   return handles;
 }

@@ -4,13 +4,13 @@
 // fields. Its life:
 //   LOADING ──> READY ──> UNLOADING ──> gone
 //      └────────────────────────────────^ (a load that failed or was cancelled)
-//   STORED: of a daemon before this one; the first request that uses it loads it (LOADING), and
-//   where that fails it is STORED again.
+//   STORED: evicted, or of a daemon before this one. It has no weights; the first request that uses
+//   it loads it (LOADING), and where that fails it is STORED again.
 // Requests pin what they use. Several handles may share one component (clip skip), and a component
 // may share another's weights (adapters): memory goes with the last handle that uses it.
 //
-// A lease ends an idle handle so many seconds after it was last used, or asked for by an equal
-// load.
+// A lease ends an idle handle, READY or STORED, so many seconds after it was last used, or asked
+// for by an equal load.
 #ifndef LIB_SERVING_REGISTRY_H_
 #define LIB_SERVING_REGISTRY_H_
 
@@ -170,7 +170,7 @@ class Registry {
                                                        const std::string& request) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // How long after its last use, or this call, an idle READY handle ends by itself:
+  // How long after its last use, or this call, an idle handle ends by itself:
   // absl::InfiniteDuration() for never. Unknown handles are ignored.
   void SetLease(const std::string& handle, absl::Duration lease) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -180,18 +180,18 @@ class Registry {
   // really freed: components that no other handle uses.
   absl::StatusOr<UnloadReceipt> Close(const std::vector<std::string>& handles, bool force)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Closes idle handles without a lease and not in `keep`, those that were used least recently
-  // first, as far as needed to free `lacking` bytes by device; none when that is not enough. What
-  // was freed.
-  UnloadReceipt Evict(const BytesByDevice& lacking, const std::set<std::string>& keep)
+  // Frees the weights of idle handles without a lease and not in `keep`, which are STORED then:
+  // those that were used least recently first, as far as needed to free `lacking` bytes by device;
+  // none when that is not enough. How many handles.
+  int Evict(const BytesByDevice& lacking, const std::set<std::string>& keep)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same of all idle handles not in `keep`, leases or not.
+  int EvictIdle(const std::set<std::string>& keep) ABSL_LOCKS_EXCLUDED(mutex_);
   // All handles but those still loading (unless `force`); in use only with `force`.
   absl::StatusOr<UnloadReceipt> CloseAll(bool force) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The idle ones not in `keep`; never fails.
-  UnloadReceipt CloseIdle(const std::set<std::string>& keep) ABSL_LOCKS_EXCLUDED(mutex_);
   // Closes idle handles whose lease has ended at `now`; returns when the next one may end.
   absl::Time CloseExpired(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Bytes by device that CloseIdle(keep) would free; with `evictable_only`, that Evict may.
+  // Bytes by device that EvictIdle(keep) would free; with `evictable_only`, that Evict may.
   BytesByDevice IdleBytes(const std::set<std::string>& keep, bool evictable_only = false) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -206,7 +206,7 @@ class Registry {
     State state = State::kLoading;
     std::string ckpt_name, family;
     int stop_at_layer = text::kFamilysLayer;
-    std::shared_ptr<const LoadedComponent> component;  // null while loading
+    std::shared_ptr<const LoadedComponent> component;  // null while STORED or LOADING
     std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
     absl::Duration lease = absl::InfiniteDuration();
     absl::Time last_used = absl::InfinitePast();
@@ -225,6 +225,7 @@ class Registry {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   UnloadReceipt CloseLocked(const std::vector<std::string>& handles)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int EvictLocked(const std::vector<std::string>& handles) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::string> IdleHandles(const std::set<std::string>& keep) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::string> HandlesMatching(bool (*matches)(const Entry&)) const

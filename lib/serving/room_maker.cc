@@ -26,7 +26,7 @@ bool RoomMaker::FreeSomething(const DeviceId& device) const {
     streamer_->DropRings();
     return true;
   }
-  return evicts_ && registry_->Evict({{device, 1}}, {}).handles_closed > 0;
+  return evicts_ && registry_->Evict({{device, 1}}, {}) > 0;
 }
 
 absl::Status RoomMaker::RunWithRoom(const DeviceId& device,

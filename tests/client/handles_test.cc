@@ -37,10 +37,22 @@ TEST(FillHandlesTest, TheOnlyCheckpointNeedsNoName) {
               ElementsAre(Pair("clip", "clip-a"), Pair("model", "model-a"), Pair("vae", "vae-a")));
 }
 
-TEST(FillHandlesTest, WhatADaemonBeforeHadLoadedCounts) {
+TEST(FillHandlesTest, WhatIsStoredCountsWhereNothingIsReady) {
   v1::ListModelsResponse loaded;
   Add(loaded, "a", "-a", "STORED");
-  HandleFlags flags = Wanted("a");
+  HandleFlags flags = Wanted();
+  ASSERT_TRUE(FillHandles(loaded, flags).ok());
+  EXPECT_EQ(flags.handles["model"], "model-a");
+
+  Add(loaded, "b", "-b");
+  Add(loaded, "b", "-evicted", "STORED");
+  loaded.mutable_models(5)->set_state("STORED");  // the VAE of b
+  loaded.mutable_models()->DeleteSubrange(8, 1);  // and it has no other
+  flags = Wanted();
+  ASSERT_TRUE(FillHandles(loaded, flags).ok());
+  EXPECT_THAT(flags.handles,
+              ElementsAre(Pair("clip", "clip-b"), Pair("model", "model-b"), Pair("vae", "vae-b")));
+  flags = Wanted("a");
   ASSERT_TRUE(FillHandles(loaded, flags).ok());
   EXPECT_EQ(flags.handles["model"], "model-a");
 }

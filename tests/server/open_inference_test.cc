@@ -16,6 +16,7 @@ namespace distorch {
 namespace {
 
 using inference::ModelInferRequest;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -348,6 +349,16 @@ TEST(OpenInferenceModelsTest, ANameMeansWhatWasLoadedLast) {
   model = OpenModelsOf(Infos("a", {"m1"})).at("a");
   model.ready.erase("clip");
   EXPECT_THAT(loads.Find("a", model).status().message(), HasSubstr("has no clip"));
+}
+
+TEST(OpenInferenceModelsTest, WhatIsReadyGoesBeforeWhatIsStored) {
+  auto infos = Infos("a", {"m1", "m2"});
+  for (ModelInfo& info : infos) {
+    if (info.handle == "m1") info.state = "STORED";
+  }
+  const OpenModel model = OpenModelsOf(infos).at("a");
+  EXPECT_THAT(model.ready.at("model"), ElementsAre("m2"));
+  EXPECT_THAT(model.handles, Contains("m1"));
 }
 
 TEST(OpenInferenceModelsTest, IndexSaysWhyAModelIsUnavailable) {

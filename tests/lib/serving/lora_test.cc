@@ -197,7 +197,7 @@ TEST_F(LoraTest, WeightsBelowAnAdapterAreNotLoadedAgain) {
     EXPECT_GT(again.placement[0].devices.at(0).measured_bytes, 0);
     EXPECT_EQ(Encode(again.clip), encoded);
     EXPECT_EQ(StoredBytes(), WeightBytes());
-    if (!eject) Unload({lora.model, lora.clip});
+    Unload({lora.model, lora.clip});
   }
   EXPECT_EQ(core_->ListModels().size(), 3u);
 }
@@ -206,10 +206,11 @@ TEST_F(LoraTest, ALoadEjectsIdleStacks) {
   const ApplyLoraResult one = Applied(loaded_.model, loaded_.clip, "sd1/lora.safetensors");
   const LoadResult again = Load();
   EXPECT_EQ(again.model, loaded_.model);
-  const auto models = core_->ListModels();
-  EXPECT_EQ(models.size(), 3u);
-  EXPECT_TRUE(std::none_of(models.begin(), models.end(),
-                           [&](const ModelInfo& model) { return model.handle == one.model; }));
+  for (const ModelInfo& model : core_->ListModels()) {
+    const bool of_stack = model.handle == one.model || model.handle == one.clip;
+    EXPECT_EQ(model.state, of_stack ? "STORED" : "READY") << model.handle;
+  }
+  EXPECT_EQ(core_->ListModels().size(), 5u);
   EXPECT_EQ(StoredBytes(), WeightBytes());
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,11 +59,11 @@ class MemoryPressureTest : public ::testing::Test {
     spec.options.steps = 1;
     return client_->Infer(spec);
   }
-  bool IsLoaded(const std::string& handle) {
+  std::string State(const std::string& handle) {
     for (const ModelInfo& model : core_->ListModels()) {
-      if (model.handle == handle) return true;
+      if (model.handle == handle) return model.state;
     }
-    return false;
+    return "";
   }
   int64_t FreeBytes() { return core_->ListDevices().front().free_bytes; }
 
@@ -92,10 +93,10 @@ TEST_F(MemoryPressureTest, IdleModelsMakeRoomForARequest) {
   const LoadResult idle = Load(0), leased = Load(1, 3600), used = Load(2);
   const auto drawn = Infer(used, 256);
   EXPECT_TRUE(drawn.ok()) << drawn.status();
-  EXPECT_FALSE(IsLoaded(idle.model));
-  EXPECT_TRUE(IsLoaded(idle.vae));  // what lies elsewhere would not have helped
-  EXPECT_TRUE(IsLoaded(leased.model));
-  EXPECT_TRUE(IsLoaded(used.model));
+  EXPECT_EQ(State(idle.model), "STORED");
+  EXPECT_EQ(State(idle.vae), "READY");  // what lies elsewhere would not have helped
+  EXPECT_EQ(State(leased.model), "READY");
+  EXPECT_EQ(State(used.model), "READY");
 }
 
 TEST_F(MemoryPressureTest, IdleModelsMakeRoomForALoadTheOldestFirst) {
@@ -106,8 +107,45 @@ TEST_F(MemoryPressureTest, IdleModelsMakeRoomForALoadTheOldestFirst) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_TRUE(plan->fits) << plan->reason;
   Load(2);
-  EXPECT_TRUE(IsLoaded(first.model));
-  EXPECT_FALSE(IsLoaded(second.model));
+  EXPECT_EQ(State(first.model), "READY");
+  EXPECT_EQ(State(second.model), "STORED");
+}
+
+TEST_F(MemoryPressureTest, WhatWasEvictedComesBackWhenItIsUsed) {
+  Start("cuda:0=24MiB,cuda:1=64MiB");
+  const LoadResult first = Load(0);
+  const auto before = Infer(first, 64);
+  ASSERT_TRUE(before.ok()) << before.status();
+  Load(1);
+  Load(2);
+  EXPECT_EQ(State(first.model), "STORED");
+  const auto again = Infer(first, 64);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->png, before->png);
+}
+
+TEST_F(MemoryPressureTest, EjectingFreesWhatIsIdleAndEndsNoHandle) {
+  Start("cuda:0=64MiB,cuda:1=64MiB");
+  const LoadResult idle = Load(0), leased = Load(1, 3600);
+  const auto before = Infer(leased, 64);
+  ASSERT_TRUE(before.ok()) << before.status();
+  const auto skipped = core_->SetClipSkip(idle.clip, -2);
+  ASSERT_TRUE(skipped.ok()) << skipped.status();
+  LoadSpec eject = Spec(0);
+  eject.eject_models = std::nullopt;  // the node's default
+  eject.unet_compute_device = "cuda:1";
+  ASSERT_TRUE(client_->Load(eject).ok());
+  EXPECT_EQ(core_->ListDevices().front().weights_bytes, 0);
+  for (const std::string& handle : {idle.model, leased.model, *skipped})
+    EXPECT_EQ(State(handle), "STORED") << handle;
+  const auto after = Infer(leased, 64);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->png, before->png);
+  EXPECT_TRUE(client_->EncodeText({*skipped, "a red circle"}).ok());
+  UnloadSpec unload;
+  unload.handles = {idle.model};
+  EXPECT_TRUE(client_->Unload(unload).ok());
+  EXPECT_EQ(State(idle.model), "");
 }
 
 TEST_F(MemoryPressureTest, NothingIsEvictedWhereThatIsForbidden) {
@@ -116,8 +154,8 @@ TEST_F(MemoryPressureTest, NothingIsEvictedWhereThatIsForbidden) {
   const absl::Status status = client_->Load(Spec(2)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("held by"));
-  EXPECT_TRUE(IsLoaded(first.model));
-  EXPECT_TRUE(IsLoaded(second.model));
+  EXPECT_EQ(State(first.model), "READY");
+  EXPECT_EQ(State(second.model), "READY");
 }
 
 TEST_F(MemoryPressureTest, EqualLoadsAtOnceAreOne) {

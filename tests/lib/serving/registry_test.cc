@@ -63,6 +63,7 @@ class RegistryTest : public ::testing::Test {
   absl::StatusOr<Pin> Acquire(const std::string& handle, CancelTokenPtr cancel = NewToken()) {
     return registry_.Acquire("model", handle, ComponentKind::kModel, std::move(cancel));
   }
+  static int64_t HeldBytes() { return Accounts().Use()[DeviceId{"cuda", 0}].weights_bytes; }
   // The state ListModels tells; "" for a handle that is not listed.
   std::string State(const std::string& handle) {
     for (const ModelInfo& info : registry_.List()) {
@@ -124,7 +125,7 @@ TEST_F(RegistryTest, InUseIsRefusedWithoutForce) {
   EXPECT_EQ(registry_.Close({"model-a"}, false).status().code(),
             absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(registry_.CloseAll(false).status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(registry_.CloseIdle({}).handles_closed, 0);
+  EXPECT_EQ(registry_.EvictIdle({}), 0);
   EXPECT_EQ(State("model-a"), "READY");
 }
 
@@ -195,17 +196,24 @@ TEST_F(RegistryTest, SharedWeightsGoWithTheLastHandle) {
   EXPECT_THAT(last->freed_bytes, ElementsAre(Pair("cuda:0", 320)));
 }
 
-TEST_F(RegistryTest, CloseIdleKeepsWhatIsNamedAndWhatIsUsed) {
+TEST_F(RegistryTest, EvictIdleStoresAllButWhatIsNamedAndWhatIsUsed) {
   Load("model-a", 1);
   Load("model-b", 2);
   Load("model-c", 4);
   auto pin = Acquire("model-b");
   ASSERT_TRUE(pin.ok());
   EXPECT_THAT(registry_.IdleBytes({"model-a"}), ElementsAre(Pair(::testing::_, 4)));
-  EXPECT_EQ(registry_.CloseIdle({"model-a"}).handles_closed, 1);
+  registry_.SetLease("model-c", absl::Hours(1));
+  const int64_t before = HeldBytes();
+  EXPECT_EQ(registry_.EvictIdle({"model-a"}), 1);
   EXPECT_EQ(State("model-a"), "READY");
   EXPECT_EQ(State("model-b"), "READY");
-  EXPECT_EQ(State("model-c"), "");
+  EXPECT_EQ(State("model-c"), "STORED");
+  EXPECT_EQ(before - HeldBytes(), 4);
+  EXPECT_EQ(registry_.EvictIdle({"model-a"}), 0);
+  ASSERT_EQ(registry_.StoredAmong({"model-c"}).size(), 1u);
+  Load("model-c", 4);
+  EXPECT_TRUE(Acquire("model-c").ok());
 }
 
 TEST_F(RegistryTest, LeasesEndIdleHandlesOnlyAndAreRenewedByUse) {
@@ -230,6 +238,18 @@ TEST_F(RegistryTest, LeasesEndIdleHandlesOnlyAndAreRenewedByUse) {
   EXPECT_EQ(State("model-a"), "");
 }
 
+TEST_F(RegistryTest, LeasesOfWhatWasEvictedGoOn) {
+  const absl::Time start = now_;
+  Load("model-a");
+  Load("model-b");
+  registry_.SetLease("model-a", absl::Seconds(10));
+  EXPECT_EQ(registry_.EvictIdle({}), 2);
+  EXPECT_EQ(registry_.CloseExpired(start + absl::Seconds(9)), start + absl::Seconds(10));
+  EXPECT_EQ(registry_.CloseExpired(start + absl::Seconds(10)), absl::InfiniteFuture());
+  EXPECT_EQ(State("model-a"), "");
+  EXPECT_EQ(State("model-b"), "STORED");
+}
+
 TEST_F(RegistryTest, EvictsWhatWasUsedLeastRecentlyAndOnlyWhatHelps) {
   for (const auto& [handle, bytes] :
        {std::pair{"model-a", 300}, std::pair{"model-b", 10}, std::pair{"model-c", 200},
@@ -243,11 +263,13 @@ TEST_F(RegistryTest, EvictsWhatWasUsedLeastRecentlyAndOnlyWhatHelps) {
   Acquire("model-a").IgnoreError();  // b and c are older now
   const DeviceId device{"cuda", 0};
   // What is leased or in use does not count.
-  EXPECT_EQ(registry_.Evict({{device, 511}}, {}).handles_closed, 0);
-  EXPECT_EQ(registry_.Evict({{device, 1}}, {"model-b", "model-c", "model-a"}).handles_closed, 0);
-  EXPECT_THAT(registry_.Evict({{device, 100}}, {}).freed_bytes, ElementsAre(Pair("cuda:0", 200)));
+  EXPECT_EQ(registry_.Evict({{device, 511}}, {}), 0);
+  EXPECT_EQ(registry_.Evict({{device, 1}}, {"model-b", "model-c", "model-a"}), 0);
+  const int64_t before = HeldBytes();
+  EXPECT_EQ(registry_.Evict({{device, 100}}, {}), 1);
+  EXPECT_EQ(before - HeldBytes(), 200);
   EXPECT_EQ(State("model-b"), "READY");  // 10 bytes would not have made a difference
-  EXPECT_EQ(State("model-c"), "");
+  EXPECT_EQ(State("model-c"), "STORED");
   EXPECT_EQ(State("model-a"), "READY");
 }
 
@@ -266,7 +288,7 @@ class StoredRegistryTest : public RegistryTest {
 TEST_F(StoredRegistryTest, StoredHandlesAreListedAndLoadedBeforeTheyAreUsed) {
   registry_.AddStored(Recipe("model-a"));
   EXPECT_EQ(State("model-a"), "STORED");
-  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Acquire("model-a").status().code(), absl::StatusCode::kUnavailable);
   ASSERT_EQ(registry_.StoredAmong({"model-a", "model-b"}).size(), 1u);
   Begin("model-a");
   EXPECT_EQ(State("model-a"), "LOADING");

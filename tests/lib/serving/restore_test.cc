@@ -154,15 +154,17 @@ TEST_F(RestoreTest, WhatWasDecidedStaysDecided) {
   EXPECT_TRUE(drawn.ok()) << drawn.status();
 }
 
-TEST_F(RestoreTest, UnloadedAndEjectedHandlesAreForgotten) {
+TEST_F(RestoreTest, UnloadedHandlesAreForgottenAndEjectedOnesAreNot) {
   const LoadResult first = Load();
   const LoadResult second = Load("cuda:0,50%;cuda:1,50%");
+  ASSERT_EQ(second.vae, first.vae);
   UnloadSpec unload;
   unload.handles = {second.vae};
   ASSERT_TRUE(client_->Unload(unload).ok());
   Restart();
   EXPECT_THAT(States(),
-              UnorderedElementsAre(Pair(second.model, "STORED"), Pair(second.clip, "STORED")));
+              UnorderedElementsAre(Pair(first.model, "STORED"), Pair(second.model, "STORED"),
+                                   Pair(second.clip, "STORED")));
   EXPECT_EQ(client_->EncodeText({first.vae, "a"}).status().code(), absl::StatusCode::kNotFound);
   Restart("none");
   EXPECT_THAT(States(), IsEmpty());
