@@ -101,10 +101,14 @@ absl::Status MappedFile::ReadAt(uint64_t offset, std::span<std::byte> out) const
                                             " bytes when it was opened"));
   }
   // After the read: what was read before the file changed is whole.
+  return CheckUnchanged();
+}
+
+absl::Status MappedFile::CheckUnchanged() const {
   struct stat now;
   if (fstat(fd_, &now) == 0 && Modified(now) == modified_) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(
-      Quoted(path_), " was written to since it was opened: unload it and load it again"));
+  return absl::DataLossError(
+      absl::StrCat(Quoted(path_), " was written to since it was opened: load it again"));
 }
 
 }  // namespace distorch

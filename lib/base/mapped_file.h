@@ -37,6 +37,10 @@ class MappedFile {
   // read as it was.)
   absl::Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
 
+  // DATA_LOSS when somebody truncated the file or wrote to it since it was opened, be it with what
+  // was there.
+  absl::Status CheckUnchanged() const;
+
  private:
   MappedFile(std::string path, int fd);
 

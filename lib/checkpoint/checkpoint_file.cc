@@ -180,6 +180,11 @@ absl::Status CheckpointFile::Read(const TensorInfo& info, uint64_t offset_in_ten
   return files_[info.file].ReadAt(info.offset + offset_in_tensor, out);
 }
 
+absl::Status CheckpointFile::CheckUnchanged() const {
+  for (const MappedFile& file : files_) RETURN_IF_ERROR(file.CheckUnchanged());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> CheckpointFile::Fingerprint() const {
   const uint64_t total = size();
   Sha256 hash;

@@ -39,6 +39,9 @@ class CheckpointFile {
   absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor,
                     std::span<std::byte> out) const;
 
+  // MappedFile::CheckUnchanged of all its files.
+  absl::Status CheckUnchanged() const;
+
   // 32 hex digits that identify the content: SHA-256 over the size, the index, 256 evenly spaced
   // samples of the bytes (1 MiB, the first and the last bytes among them) and the first 512 bytes
   // of each tensor; over all of the bytes when they are no more than 1 MiB. Equal on every host

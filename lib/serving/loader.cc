@@ -283,6 +283,7 @@ absl::StatusOr<LoadResult> Loader::LoadFile(const LoadSpec& spec,
   }
   if (!stored.empty()) RETURN_IF_ERROR(KeepRoots(stored, &plan, &handles));
   timer.Begin("reserve");
+  for (const std::string& handle : handles) registry_->EvictDamaged(handle);
   // Before adapters' handles are evicted, which may be all that keeps them.
   Components living;
   for (const std::string& handle : handles) living.push_back(registry_->FindComponent(handle));

@@ -46,7 +46,8 @@ class Loader {
                          const Progress& progress);
 
   // Loads what of the checkpoint's components is not loaded with these fields yet, be it under its
-  // own handle or below an adapter's, and returns all handles. After an error nothing of it stays
+  // own handle or below an adapter's, and returns all handles. What reads weights from a file that
+  // was written to since is loaded anew, too. After an error nothing of it stays
   // allocated; what eject_models evicted stays evicted.
   absl::StatusOr<LoadResult> Load(const LoadSpec& spec, const CancelTokenPtr& cancel,
                                   const Progress& progress);

@@ -28,6 +28,23 @@ std::vector<std::shared_ptr<const Holding>> AddHoldings(
   return added;
 }
 
+// The component that `base_handle` names among `component` and those whose weights it shares; else
+// null.
+std::shared_ptr<const LoadedComponent> WithHandle(
+    const std::string& base_handle, std::shared_ptr<const LoadedComponent> component) {
+  while (component != nullptr && component->base_handle != base_handle) component = component->base;
+  return component;
+}
+
+// Why its weights can no longer be read, of one that has some on disk.
+absl::Status CheckFile(const LoadedComponent& component) {
+  const std::vector<DeviceBytes>& devices = component.holding->devices;
+  const bool reads = std::any_of(devices.begin(), devices.end(), [](const DeviceBytes& device) {
+    return device.device == kDisk.ToString();
+  });
+  return reads ? component.file->CheckUnchanged() : absl::OkStatus();
+}
+
 // What a component computes with on each device, those with the weights first.
 std::vector<DeviceBytes> AllDevices(const LoadedComponent& component) {
   std::vector<DeviceBytes> merged;
@@ -236,10 +253,7 @@ std::shared_ptr<const LoadedComponent> Registry::FindComponent(
   absl::MutexLock lock(&mutex_);
   for (const auto& [handle, entry] : entries_) {
     if (entry.state != State::kReady) continue;
-    for (std::shared_ptr<const LoadedComponent> component = entry.component; component != nullptr;
-         component = component->base) {
-      if (component->base_handle == base_handle) return component;
-    }
+    if (auto component = WithHandle(base_handle, entry.component)) return component;
   }
   return nullptr;
 }
@@ -400,6 +414,28 @@ int Registry::EvictLocked(const std::vector<std::string>& handles) {
 int Registry::EvictIdle(const std::set<std::string>& keep) {
   absl::MutexLock lock(&mutex_);
   return EvictLocked(IdleHandles(keep));
+}
+
+void Registry::EvictDamaged(const std::string& base_handle) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::string> damaged;
+  for (const auto& [handle, entry] : entries_) {
+    const auto component = WithHandle(base_handle, entry.component);
+    if (entry.state != State::kReady || component == nullptr) continue;
+    const absl::Status status = CheckFile(*component);
+    if (status.ok()) continue;
+    for (const CancelTokenPtr& user : entry.users) user->Cancel(status);
+    damaged.push_back(handle);
+  }
+  EvictLocked(damaged);
+  const auto are_unused = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::all_of(damaged.begin(), damaged.end(),
+                       [&](const std::string& handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                         const auto found = entries_.find(handle);
+                         return found == entries_.end() || found->second.users.empty();
+                       });
+  };
+  mutex_.Await(absl::Condition(&are_unused));
 }
 
 int Registry::Evict(const BytesByDevice& lacking, const std::set<std::string>& keep) {

@@ -187,6 +187,10 @@ class Registry {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // The same of all idle handles not in `keep`, leases or not.
   int EvictIdle(const std::set<std::string>& keep) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same of the handles that compute with the component `base_handle`, if that reads weights
+  // from a file that was written to since. Requests that use them end with DATA_LOSS, as they would
+  // when they read on; blocks until they have.
+  void EvictDamaged(const std::string& base_handle) ABSL_LOCKS_EXCLUDED(mutex_);
   // All handles but those still loading (unless `force`); in use only with `force`.
   absl::StatusOr<UnloadReceipt> CloseAll(bool force) ABSL_LOCKS_EXCLUDED(mutex_);
   // Closes idle handles whose lease has ended at `now`; returns when the next one may end.

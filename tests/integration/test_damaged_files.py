@@ -65,6 +65,17 @@ def test_a_file_written_over_while_it_is_streamed(daemon, models, tmp_path):
     serving(daemon, models, tmp_path)
 
 
+def test_a_file_written_over_with_itself_is_loaded_anew(daemon, models, tmp_path):
+    loaded = daemon.ctl_json("load", NAME, *ON_DISK)
+    assert draw(daemon, tmp_path / "before.png").returncode == 0
+    (models / NAME).write_bytes(DEMO.read_bytes())
+    assert "DATA_LOSS" in draw(daemon, tmp_path / "damaged.png").stderr
+    assert daemon.ctl_json("load", NAME, *ON_DISK)["model"] == loaded["model"]
+    result = draw(daemon, tmp_path / "after.png")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "before.png").read_bytes()
+
+
 def test_a_file_replaced_or_gone_is_read_as_it_was(daemon, models, tmp_path):
     daemon.ctl_json("load", NAME, *ON_DISK)
     assert draw(daemon, tmp_path / "before.png").returncode == 0

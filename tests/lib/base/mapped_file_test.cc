@@ -133,6 +133,7 @@ TEST(MappedFileTest, ReadAtSaysThatTheFileWasWrittenTo) {
   const MappedFile file = OpenOk(path);
   std::byte out[5];
   ASSERT_TRUE(file.ReadAt(0, out).ok());
+  EXPECT_TRUE(file.CheckUnchanged().ok());
   folder.Write("f", "HELLO");
   // Whatever the resolution of the file system's clock.
   std::filesystem::last_write_time(
@@ -140,6 +141,7 @@ TEST(MappedFileTest, ReadAtSaysThatTheFileWasWrittenTo) {
   const absl::Status status = file.ReadAt(0, out);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("was written to since it was opened"));
+  EXPECT_EQ(file.CheckUnchanged(), status);
 }
 
 TEST(MappedFileTest, AReplacedFileIsReadAsItWas) {

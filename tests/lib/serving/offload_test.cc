@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -222,6 +223,30 @@ TEST_F(OffloadTest, LinkFlagIsChecked) {
   options.staging_mb = -1;
   EXPECT_THAT(std::string(DaemonCore::Create(options, nullptr).status().message()),
               HasSubstr("--staging_mb"));
+}
+
+TEST_F(OffloadTest, AnEqualLoadReadsAnewWhatWasWrittenOver) {
+  Start("", 64);
+  const auto loaded = Load("disk,*", "disk,*");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto skipped = core_->SetClipSkip(loaded->clip, -2);
+  ASSERT_TRUE(skipped.ok()) << skipped.status();
+  const auto before = Sample(*loaded);
+  ASSERT_TRUE(before.ok()) << before.status();
+  const auto path = folder_.File(kName);
+  const auto written = std::filesystem::last_write_time(path);
+  std::filesystem::copy_file(absl::StrCat(DISTORCH_DEMO_DIR, "/shapes-sd1.safetensors"), path,
+                             std::filesystem::copy_options::overwrite_existing);
+  // Whatever the resolution of the file system's clock.
+  std::filesystem::last_write_time(path, written + std::chrono::seconds(1));
+  EXPECT_EQ(Sample(*loaded).status().code(), absl::StatusCode::kDataLoss);
+  const auto again = Load("disk,*", "disk,*");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->model, loaded->model);
+  const auto after = Sample(*again);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->data, before->data);
+  EXPECT_TRUE(client_->EncodeText({*skipped, "a red circle"}).ok());
 }
 
 }  // namespace

@@ -4,12 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/synchronization/notification.h"
+#include "tests/support/safetensors_writer.h"
+#include "tests/support/temp_folder.h"
 
 namespace distorch {
 namespace {
@@ -236,6 +240,50 @@ TEST_F(RegistryTest, LeasesEndIdleHandlesOnlyAndAreRenewedByUse) {
   EXPECT_EQ(State("model-b"), "");
   EXPECT_EQ(registry_.CloseExpired(start + absl::Seconds(25)), absl::InfiniteFuture());
   EXPECT_EQ(State("model-a"), "");
+}
+
+TEST_F(RegistryTest, DamagedWeightsAreStoredOnceTheirRequestsHaveEnded) {
+  const TempFolder folder;
+  const std::string path = folder.File("a.safetensors");
+  ASSERT_TRUE(WriteSafetensors(path, {{"weight", DType::kF32, {4}}}).ok());
+  const auto file = CheckpointFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto load = [&](const std::string& handle, const std::string& device) {
+    Begin(handle);
+    auto component = NewComponent(handle, 1);
+    component->file = *file;
+    auto holding = std::make_shared<Holding>();
+    holding->devices = {{device, 1, 1}};
+    component->holding = std::move(holding);
+    registry_.Publish(std::move(component));
+  };
+  load("model-disk", "disk");
+  load("model-memory", "cuda:0");
+  const CancelTokenPtr cancel = NewToken();
+  auto pin = std::make_unique<Pin>(*Acquire("model-disk", cancel));
+  ASSERT_TRUE(registry_
+                  .Derive(*pin, "model-adapted", NewComponent("model-adapted", 1, pin->component()),
+                          pin->stop_at_layer(), {"a.safetensors"})
+                  .ok());
+  registry_.EvictDamaged("model-disk");
+  EXPECT_EQ(State("model-disk"), "READY");
+
+  std::filesystem::last_write_time(
+      path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
+  absl::Notification evicted;
+  std::thread evictor([&] {
+    registry_.EvictDamaged("model-memory");
+    registry_.EvictDamaged("model-disk");
+    evicted.Notify();
+  });
+  while (cancel->Check().ok()) std::this_thread::yield();
+  EXPECT_EQ(cancel->Check().code(), absl::StatusCode::kDataLoss);
+  EXPECT_FALSE(evicted.HasBeenNotified());
+  pin.reset();
+  evictor.join();
+  EXPECT_EQ(State("model-disk"), "STORED");
+  EXPECT_EQ(State("model-adapted"), "STORED");
+  EXPECT_EQ(State("model-memory"), "READY");  // it reads nothing any more
 }
 
 TEST_F(RegistryTest, LeasesOfWhatWasEvictedGoOn) {
