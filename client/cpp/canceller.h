@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace distorch::client {
 
@@ -22,6 +23,8 @@ class Canceller {
   // they held. Idempotent.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
   bool cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Blocks for that long at most; whether it was cancelled.
+  bool WaitFor(absl::Duration time) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ties one call's context to a canceller (which may be null) for as long as the object lives.
   class Registration {

@@ -6,12 +6,17 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/algorithm/container.h"
+#include "absl/random/random.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "lib/base/retry_delay.h"
+#include "proto/status_details.pb.h"
 
 namespace distorch::client {
 namespace {
@@ -42,44 +47,62 @@ constexpr char kServiceConfig[] = R"json({
 
 constexpr int kUnlimited = -1;
 
-using Metadata = std::vector<std::pair<std::string, std::string>>;
-
-// The codes of both libraries are the same numbers.
-absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+// How long to wait that the server says who has turned a call away before it began.
+std::optional<absl::Duration> RetryDelay(const grpc::Status& status) {
+  details::Status with_details;
+  if (status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED &&
+      status.error_code() != grpc::StatusCode::UNAVAILABLE)
+    return std::nullopt;
+  if (!with_details.ParseFromString(status.error_details())) return std::nullopt;
+  for (const google::protobuf::Any& detail : with_details.details()) {
+    details::RetryInfo info;
+    if (absl::EndsWith(detail.type_url(), "/google.rpc.RetryInfo") &&
+        info.ParseFromString(detail.value()))
+      return absl::Seconds(info.retry_delay().seconds()) +
+             absl::Nanoseconds(info.retry_delay().nanos());
+  }
+  return std::nullopt;
 }
 
-// A call's context, set up from the options and tied to its canceller for as long as it lives.
-class Call {
+// The codes of both libraries are the same numbers. `began`: something of the answer has come.
+absl::Status FromGrpc(const grpc::Status& status, bool began = false) {
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (began) return result;
+  const std::optional<absl::Duration> delay = RetryDelay(status);
+  return delay ? RetryAfter(std::move(result), *delay) : result;
+}
+
+// The tries of one call.
+class Tries {
  public:
-  Call(const CallOptions& options, const Metadata& metadata)
-      : registration_(options.canceller, &context_) {
-    if (options.timeout != absl::InfiniteDuration()) {
-      context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+  Tries(const CallOptions& options, int attempts)
+      : canceller_(options.canceller),
+        deadline_(absl::Now() + options.timeout),
+        left_(std::max(attempts, 1)) {}
+
+  absl::Time deadline() const { return deadline_; }
+
+  // Waits for the next try after one that ended with `status`; false when there is none.
+  bool WaitAfter(const absl::Status& status) {
+    const std::optional<absl::Duration> delay = RetryDelayOf(status);
+    if (!delay || --left_ == 0) return false;
+    // Never earlier, and not all at once.
+    const absl::Duration pause = *delay + absl::Milliseconds(absl::Uniform(random_, 0.0, 50.0));
+    if (absl::Now() + pause >= deadline_) return false;
+    if (canceller_ == nullptr) {
+      absl::SleepFor(pause);
+    } else {
+      canceller_->WaitFor(pause);  // what is cancelled now ends at once when it is sent
     }
-    for (const auto& [key, value] : metadata) context_.AddMetadata(key, value);
+    return true;
   }
 
-  grpc::ClientContext* context() { return &context_; }
-
  private:
-  grpc::ClientContext context_;
-  Canceller::Registration registration_;
+  Canceller* const canceller_;
+  const absl::Time deadline_;
+  int left_;
+  absl::BitGen random_;
 };
-
-template <typename Stub, typename Request, typename Response>
-using UnaryMethod = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
-
-template <typename Stub, typename Request, typename Response>
-absl::StatusOr<Response> CallOnce(Stub& stub, UnaryMethod<Stub, Request, Response> method,
-                                  const Request& request, const CallOptions& options,
-                                  const Metadata& metadata) {
-  Call call(options, metadata);
-  Response response;
-  grpc::Status status = (stub.*method)(call.context(), request, &response);
-  if (!status.ok()) return FromGrpc(status);
-  return response;
-}
 
 // Reads a stream to its end. `take` hands the result over when the event holds it; any other event
 // it may report.
@@ -88,11 +111,13 @@ absl::StatusOr<Result> ReadToResult(grpc::ClientReader<Event>& reader, std::stri
                                     absl::FunctionRef<std::optional<Result>(Event&)> take) {
   std::optional<Result> result;
   Event event;
+  bool began = false;
   while (reader.Read(&event)) {
+    began = true;
     if (std::optional<Result> taken = take(event)) result = std::move(taken);
   }
   grpc::Status status = reader.Finish();
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return FromGrpc(status, began);
   if (!result)
     return absl::InternalError(absl::StrCat(what, ": the stream ended without a result"));
   return *std::move(result);
@@ -135,74 +160,103 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
   if (!options.checkpoint.empty())
     metadata.emplace_back("x-distorch-checkpoint", options.checkpoint);
   return std::unique_ptr<Client>(
-      new Client(grpc::CreateCustomChannel(address, credentials, arguments), std::move(metadata)));
+      new Client(grpc::CreateCustomChannel(address, credentials, arguments), std::move(metadata),
+                 options.attempts));
 }
 
-Client::Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata)
+Client::Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata, int attempts)
     : metadata_(std::move(metadata)),
+      attempts_(attempts),
       models_(v1::ModelService::NewStub(channel)),
       inference_(v1::InferenceService::NewStub(channel)) {}
 
+template <typename Result>
+absl::StatusOr<Result> Client::Call(
+    const CallOptions& options,
+    absl::FunctionRef<absl::StatusOr<Result>(grpc::ClientContext* context)> send) {
+  Tries tries(options, attempts_);
+  while (true) {
+    grpc::ClientContext context;
+    const Canceller::Registration registration(options.canceller, &context);
+    if (tries.deadline() != absl::InfiniteFuture())
+      context.set_deadline(absl::ToChronoTime(tries.deadline()));
+    for (const auto& [key, value] : metadata_) context.AddMetadata(key, value);
+    absl::StatusOr<Result> result = send(&context);
+    if (result.ok() || !tries.WaitAfter(result.status())) return result;
+  }
+}
+
+template <typename Stub, typename Request, typename Response>
+absl::StatusOr<Response> Client::CallUnary(Stub& stub,
+                                           grpc::Status (Stub::*method)(grpc::ClientContext*,
+                                                                        const Request&, Response*),
+                                           const Request& request, const CallOptions& options) {
+  return Call<Response>(options, [&](grpc::ClientContext* context) -> absl::StatusOr<Response> {
+    Response response;
+    const grpc::Status status = (stub.*method)(context, request, &response);
+    if (!status.ok()) return FromGrpc(status);
+    return response;
+  });
+}
+
 absl::StatusOr<v1::ListDevicesResponse> Client::ListDevices(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListDevices, {}, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::ListDevices, {}, call);
 }
 
 absl::StatusOr<v1::ListCheckpointsResponse> Client::ListCheckpoints(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListCheckpoints, {}, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::ListCheckpoints, {}, call);
 }
 
 absl::StatusOr<v1::PlanCheckpointResponse> Client::PlanCheckpoint(
     const v1::LoadCheckpointRequest& request, const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::PlanCheckpoint, request, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::PlanCheckpoint, request, call);
 }
 
 absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpoint(
     const v1::LoadCheckpointRequest& request, const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::LoadCheckpoint, request, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::LoadCheckpoint, request, call);
 }
 
 absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpointStream(
     const v1::LoadCheckpointRequest& request,
     absl::FunctionRef<void(const v1::LoadProgress&)> progress, const CallOptions& options) {
-  Call call(options, metadata_);
-  auto reader = models_->LoadCheckpointStream(call.context(), request);
   auto take = [&](v1::LoadCheckpointEvent& event) -> std::optional<v1::LoadCheckpointResponse> {
     if (event.has_done()) return std::move(*event.mutable_done());
     if (event.has_progress()) progress(event.progress());
     return std::nullopt;
   };
-  return ReadToResult<v1::LoadCheckpointResponse, v1::LoadCheckpointEvent>(
-      *reader, "LoadCheckpointStream", take);
+  return Call<v1::LoadCheckpointResponse>(options, [&](grpc::ClientContext* context) {
+    return ReadToResult<v1::LoadCheckpointResponse, v1::LoadCheckpointEvent>(
+        *models_->LoadCheckpointStream(context, request), "LoadCheckpointStream", take);
+  });
 }
 
 absl::StatusOr<v1::ApplyLoraResponse> Client::ApplyLora(const v1::ApplyLoraRequest& request,
                                                         const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ApplyLora, request, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::ApplyLora, request, call);
 }
 
 absl::StatusOr<v1::SetClipSkipResponse> Client::SetClipSkip(const v1::SetClipSkipRequest& request,
                                                             const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::SetClipSkip, request, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::SetClipSkip, request, call);
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListModels, {}, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::ListModels, {}, call);
 }
 
 absl::StatusOr<v1::ListLinksResponse> Client::ListLinks(const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::ListLinks, {}, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::ListLinks, {}, call);
 }
 
 absl::StatusOr<v1::UnloadResponse> Client::Unload(const v1::UnloadRequest& request,
                                                   const CallOptions& call) {
-  return CallOnce(*models_, &v1::ModelService::Stub::Unload, request, call, metadata_);
+  return CallUnary(*models_, &v1::ModelService::Stub::Unload, request, call);
 }
 
 absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
                                               const SampleCallbacks& callbacks,
                                               const CallOptions& options) {
-  Call call(options, metadata_);
-  auto reader = inference_->Infer(call.context(), request);
   auto take = [&](v1::InferEvent& event) -> std::optional<v1::InferResult> {
     if (event.has_result()) return std::move(*event.mutable_result());
     if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
@@ -210,41 +264,45 @@ absl::StatusOr<v1::InferResult> Client::Infer(const v1::InferRequest& request,
     if (event.has_phase() && callbacks.phase) callbacks.phase(event.phase());
     return std::nullopt;
   };
-  return ReadToResult<v1::InferResult, v1::InferEvent>(*reader, "Infer", take);
+  return Call<v1::InferResult>(options, [&](grpc::ClientContext* context) {
+    return ReadToResult<v1::InferResult, v1::InferEvent>(*inference_->Infer(context, request),
+                                                         "Infer", take);
+  });
 }
 
 absl::StatusOr<v1::EncodeTextResponse> Client::EncodeText(const v1::EncodeTextRequest& request,
                                                           const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeText, request, call, metadata_);
+  return CallUnary(*inference_, &v1::InferenceService::Stub::EncodeText, request, call);
 }
 
 absl::StatusOr<v1::Tensor> Client::Sample(const v1::SampleRequest& request,
                                           const SampleCallbacks& callbacks,
                                           const CallOptions& options) {
-  Call call(options, metadata_);
-  auto reader = inference_->Sample(call.context(), request);
   auto take = [&](v1::SampleEvent& event) -> std::optional<v1::Tensor> {
     if (event.has_latent()) return std::move(*event.mutable_latent());
     if (event.has_progress() && callbacks.progress) callbacks.progress(event.progress());
     if (event.has_queue() && callbacks.queue) callbacks.queue(event.queue());
     return std::nullopt;
   };
-  return ReadToResult<v1::Tensor, v1::SampleEvent>(*reader, "Sample", take);
+  return Call<v1::Tensor>(options, [&](grpc::ClientContext* context) {
+    return ReadToResult<v1::Tensor, v1::SampleEvent>(*inference_->Sample(context, request),
+                                                     "Sample", take);
+  });
 }
 
 absl::StatusOr<v1::DenoiseResponse> Client::Denoise(const v1::DenoiseRequest& request,
                                                     const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::Denoise, request, call, metadata_);
+  return CallUnary(*inference_, &v1::InferenceService::Stub::Denoise, request, call);
 }
 
 absl::StatusOr<v1::DecodeLatentResponse> Client::DecodeLatent(
     const v1::DecodeLatentRequest& request, const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::DecodeLatent, request, call, metadata_);
+  return CallUnary(*inference_, &v1::InferenceService::Stub::DecodeLatent, request, call);
 }
 
 absl::StatusOr<v1::EncodeImageResponse> Client::EncodeImage(const v1::EncodeImageRequest& request,
                                                             const CallOptions& call) {
-  return CallOnce(*inference_, &v1::InferenceService::Stub::EncodeImage, request, call, metadata_);
+  return CallUnary(*inference_, &v1::InferenceService::Stub::EncodeImage, request, call);
 }
 
 }  // namespace distorch::client

@@ -39,6 +39,8 @@ struct ConnectOptions {
   // Sent with each call as "x-distorch-checkpoint", by which a proxy in front of several daemons
   // sends calls that belong together to the same one; printable ASCII; empty: none.
   std::string checkpoint;
+  // How often a call is sent at most that the server turns away with a time to wait.
+  int attempts = 4;
 };
 
 struct CallOptions {
@@ -62,8 +64,10 @@ struct SampleCallbacks {
 // daemon answers, DEADLINE_EXCEEDED after CallOptions::timeout, CANCELLED through a Canceller,
 // INTERNAL when a stream ends well but without its result. Retries: calls that change nothing on
 // the server and answer once are tried up to four times, with back-off, while the answer is
-// UNAVAILABLE. The others (loads, LoRA, Unload, Infer, Sample) are sent once. Sizes: answers of any
-// size are taken; what may be sent is for the server to limit.
+// UNAVAILABLE. Any call is sent again that the server turned away before it began with the time to
+// wait (google.rpc.RetryInfo: a full queue), after that time and as far as the timeout allows;
+// where it is given up, RetryDelayOf(status) of lib/base/retry_delay.h is that time. Sizes: answers
+// of any size are taken; what may be sent is for the server to limit.
 class Client {
  public:
   // `address` is HOST:PORT (or any target gRPC knows, as unix:PATH). HTTP proxies of the
@@ -110,9 +114,21 @@ class Client {
  private:
   using Metadata = std::vector<std::pair<std::string, std::string>>;
 
-  Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata);
+  Client(std::shared_ptr<grpc::Channel> channel, Metadata metadata, int attempts);
+
+  // Sends a call, as often as it takes.
+  template <typename Result>
+  absl::StatusOr<Result> Call(
+      const CallOptions& options,
+      absl::FunctionRef<absl::StatusOr<Result>(grpc::ClientContext* context)> send);
+  template <typename Stub, typename Request, typename Response>
+  absl::StatusOr<Response> CallUnary(Stub& stub,
+                                     grpc::Status (Stub::*method)(grpc::ClientContext*,
+                                                                  const Request&, Response*),
+                                     const Request& request, const CallOptions& options);
 
   const Metadata metadata_;  // sent with each call
+  const int attempts_;
   const std::unique_ptr<v1::ModelService::Stub> models_;
   const std::unique_ptr<v1::InferenceService::Stub> inference_;
 };

@@ -10,6 +10,8 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "lib/base/retry_delay.h"
+#include "proto/status_details.pb.h"
 #include "tests/client/fake_server.h"
 
 namespace distorch::client {
@@ -249,6 +251,81 @@ TEST_F(ClientTest, OtherErrorsAreNotRetried) {
   };
   EXPECT_EQ(client_->ListModels().status(), absl::ResourceExhaustedError("queue full"));
   EXPECT_EQ(calls, 1);
+}
+
+// As the daemon refuses what its queue has no room for.
+grpc::Status TurnedAway(int seconds) {
+  details::RetryInfo info;
+  info.mutable_retry_delay()->set_seconds(seconds);
+  details::Status status;
+  google::protobuf::Any* detail = status.add_details();
+  detail->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
+  detail->set_value(info.SerializeAsString());
+  return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "queue full",
+                      status.SerializeAsString());
+}
+
+TEST_F(ClientTest, WhatIsTurnedAwayIsSentAgainWhenTheServerSays) {
+  std::vector<absl::Time> sent;
+  server_.inference.onInfer = [&](auto*, const auto&, auto* writer) {
+    sent.push_back(absl::Now());
+    if (sent.size() == 1) return TurnedAway(1);
+    v1::InferEvent event;
+    event.mutable_result()->add_png("image");
+    writer->Write(event);
+    return grpc::Status::OK;
+  };
+  const auto result = client_->Infer({}, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_GE(sent[1] - sent[0], absl::Seconds(1));
+}
+
+TEST_F(ClientTest, WhatIsTurnedAwayIsGivenUpWhereTheTimeIsShort) {
+  std::atomic<int> unloads = 0;
+  server_.models.onUnload = [&](auto*, const auto&, auto*) {
+    ++unloads;
+    return TurnedAway(90);
+  };
+  CallOptions call;
+  call.timeout = absl::Seconds(60);
+  const absl::Status status = client_->Unload({}, call).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(RetryDelayOf(status), absl::Seconds(90));
+  ConnectOptions once;
+  once.attempts = 1;
+  EXPECT_TRUE(absl::IsResourceExhausted(Connect(once)->Unload({}).status()));
+  EXPECT_EQ(unloads, 2);
+}
+
+TEST_F(ClientTest, NothingIsSentAgainThatHadBegun) {
+  std::atomic<int> samples = 0;
+  server_.inference.onSample = [&](auto*, const auto&, auto* writer) {
+    ++samples;
+    v1::SampleEvent event;
+    event.mutable_progress()->set_step(1);
+    writer->Write(event);
+    return TurnedAway(0);
+  };
+  EXPECT_TRUE(absl::IsResourceExhausted(client_->Sample({}, {}).status()));
+  EXPECT_EQ(samples, 1);
+}
+
+TEST_F(ClientTest, CancellerStopsTheWaitForTheNextTry) {
+  absl::Notification turned_away;
+  server_.models.onUnload = [&](auto*, const auto&, auto*) {
+    turned_away.Notify();
+    return TurnedAway(3600);
+  };
+  Canceller canceller;
+  std::thread other([&] {
+    turned_away.WaitForNotification();
+    canceller.Cancel();
+  });
+  CallOptions call;
+  call.canceller = &canceller;
+  EXPECT_TRUE(absl::IsCancelled(client_->Unload({}, call).status()));
+  other.join();
 }
 
 TEST_F(ClientTest, TimeoutIsDeadlineExceededAndReachesTheServer) {
