@@ -12,6 +12,11 @@
 
 namespace distorch {
 
+// Bytes [begin, begin + size) of a source.
+struct ByteRange {
+  uint64_t begin = 0, size = 0;
+};
+
 class ByteSource {
  public:
   virtual ~ByteSource() = default;

@@ -21,7 +21,9 @@
 #include "lib/checkpoint/checkpoint_parts.h"
 #include "lib/checkpoint/gguf.h"
 #include "lib/checkpoint/safetensors.h"
+#include "lib/checkpoint/strided_tensor.h"
 #include "lib/checkpoint/torch_archive.h"
+#include "lib/checkpoint/torch_legacy.h"
 
 namespace distorch {
 namespace {
@@ -52,9 +54,7 @@ std::string DescribeOther(std::string_view start) {
   if (start.empty()) return "the file is empty";
   // PROTO, and a protocol from 2 (the first that has the opcode) to 5.
   if (start[0] == '\x80' && start.size() > 1 && start[1] >= 2 && start[1] <= 5) {
-    return "it is a bare Python pickle, as PyTorch before 1.6 saved; convert it with torch.save of "
-           "a "
-           "newer PyTorch, or to safetensors";
+    return "it is a Python pickle, but not one of torch.save";
   }
   if (absl::StartsWith(start, "version https://git-lfs.github.com/spec/")) {
     return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'";
@@ -83,6 +83,10 @@ absl::StatusOr<FileIndex> ReadIndex(const MappedFile& file) {
       ASSIGN_OR_RETURN(TensorIndex index, ReadTorchArchive(source));
       return FileIndex{"pytorch", std::move(index)};
     }
+    if (IsTorchLegacy(start)) {
+      ASSIGN_OR_RETURN(TensorIndex index, ReadTorchLegacy(source));
+      return FileIndex{"pytorch", std::move(index)};
+    }
     if (absl::StartsWith(start, "GGUF"sv)) {
       ASSIGN_OR_RETURN(TensorIndex index, ReadGguf(source));
       return FileIndex{"gguf", std::move(index)};
@@ -100,7 +104,8 @@ std::string Describe(const TensorIndex& index) {
   std::string text;
   for (const TensorInfo& tensor : index.tensors()) {
     absl::StrAppend(&text, tensor.name.size(), ":", tensor.name, DTypeName(tensor.dtype),
-                    ShapeString(tensor.shape), "\n");
+                    ShapeString(tensor.shape),
+                    tensor.strides.empty() ? "" : ShapeString(tensor.strides), "\n");
   }
   const std::map<std::string_view, std::string_view> metadata(index.metadata().begin(),
                                                               index.metadata().end());
@@ -177,7 +182,9 @@ absl::Status CheckpointFile::Read(const TensorInfo& info, uint64_t offset_in_ten
                                               " bytes; asked for ", out.size(), " from ",
                                               offset_in_tensor));
   }
-  return files_[info.file].ReadAt(info.offset + offset_in_tensor, out);
+  const MappedFile& file = files_[info.file];
+  if (!info.strides.empty()) return ReadStrided(FileSource(file), info, offset_in_tensor, out);
+  return file.ReadAt(info.offset + offset_in_tensor, out);
 }
 
 absl::Status CheckpointFile::CheckUnchanged() const {

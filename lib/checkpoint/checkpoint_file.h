@@ -16,9 +16,9 @@
 namespace distorch {
 
 // Immutable and thread-safe. What a file is, its content says, not its name: safetensors
-// (lib/checkpoint/safetensors.h), PyTorch's archives (torch_archive.h), GGUF (gguf.h). A checkpoint
-// may have several files (checkpoint_parts.h); in that of a diffusers folder, names begin with the
-// subfolder's ("unet.conv_in.weight").
+// (lib/checkpoint/safetensors.h), PyTorch's (torch_archive.h, torch_legacy.h), GGUF (gguf.h). A
+// checkpoint may have several files (checkpoint_parts.h); in that of a diffusers folder, names
+// begin with the subfolder's ("unet.conv_in.weight").
 class CheckpointFile {
  public:
   // Reads the headers only. INVALID_ARGUMENT, naming the file and what was seen, when it is not a
@@ -32,10 +32,11 @@ class CheckpointFile {
   uint64_t size() const;  // bytes on disk
   const TensorIndex& index() const { return index_; }
 
-  // Zero-copy view into the mapping; `info` must come from this file's index.
+  // Zero-copy view into the mapping; `info` must come from this file's index, and have no strides.
   std::span<const std::byte> Data(const TensorInfo& info) const;
-  // Copies out.size() bytes from `offset_in_tensor` on (MappedFile::ReadAt). OUT_OF_RANGE past the
-  // tensor's end; DATA_LOSS when the file was truncated since.
+  // Copies out.size() bytes of the contiguous tensor from `offset_in_tensor` on
+  // (MappedFile::ReadAt). OUT_OF_RANGE past the tensor's end; DATA_LOSS when the file was truncated
+  // since.
   absl::Status Read(const TensorInfo& info, uint64_t offset_in_tensor,
                     std::span<std::byte> out) const;
 

@@ -87,6 +87,7 @@ class Machine {
                             absl::StrCat("pickle: ", status.message(), " (at byte ", at, ")"));
       }
     }
+    pickle_.size = position_;
     return std::move(pickle_);
   }
 

@@ -24,15 +24,16 @@ inline constexpr std::size_t kMaxPickleTensors = 100'000;
 // Of a global's module and name, and of a storage's key.
 inline constexpr std::size_t kMaxPickleNameBytes = 256;
 
-// A storage that the pickle refers to by persistent id ("storage", type, key, location, numel).
+// A storage that the pickle refers to by persistent id ("storage", type, key, location, numel), or,
+// before PyTorch 1.6, the same with None behind it.
 struct PickleStorage {
   std::string key;
   std::optional<DType> dtype;  // absent: bytes, the tensors say what they are
   uint64_t elements = 0;       // bytes without a dtype
 };
 
-// What torch._utils._rebuild_tensor_v2 or _v3 is asked for. Nothing is checked against the storage
-// but that there is one; numbers are not negative.
+// What torch._utils._rebuild_tensor, _v2 or _v3 is asked for. Nothing is checked against the
+// storage but that there is one; numbers are not negative.
 struct PickleTensor {
   std::size_t storage = 0;  // index into Pickle::storages
   DType dtype = DType::kF32;
@@ -56,6 +57,7 @@ struct Pickle {
   std::vector<PickleStorage> storages;
   std::vector<PickleTensor> tensors;
   uint32_t root = 0;
+  std::size_t size = 0;  // bytes that it takes; what follows was not looked at
 };
 
 // Input is hostile: time and memory are linear in bytes.size() and bounded by the limits above.

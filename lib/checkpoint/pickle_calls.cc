@@ -88,6 +88,7 @@ absl::StatusOr<std::vector<int64_t>> Sizes(const Pickle& pickle, const PickleVal
   return sizes;
 }
 
+// _rebuild_tensor(storage, offset, size, stride)
 // _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])
 // _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])
 absl::StatusOr<PickleValue> RebuildTensor(const PickleValue& arguments, bool has_dtype,
@@ -133,7 +134,8 @@ absl::StatusOr<PickleValue> CallGlobal(uint32_t callable, uint32_t arguments_ind
   if (function.kind != Kind::kGlobal) return Invalid("it calls what is no function");
   if (arguments.kind != Kind::kTuple) return Invalid("it calls with arguments that are no tuple");
   const std::string& name = function.text;
-  if (name == "torch._utils._rebuild_tensor_v2") return RebuildTensor(arguments, false, pickle);
+  if (name == "torch._utils._rebuild_tensor" || name == "torch._utils._rebuild_tensor_v2")
+    return RebuildTensor(arguments, false, pickle);
   if (name == "torch._utils._rebuild_tensor_v3") return RebuildTensor(arguments, true, pickle);
   if (name == "torch._utils._rebuild_parameter") {
     const PickleValue* tensor = ItemOf(*pickle, arguments, 0, Kind::kTensor);
@@ -160,6 +162,8 @@ absl::StatusOr<PickleValue> StorageOfPersistentId(uint32_t id_index, Pickle* pic
       key == nullptr || elements == nullptr || elements->integer < 0) {
     return Invalid("a persistent id that is no storage");
   }
+  if (id.items.size() > 5 && pickle->values[id.items[5]].kind != Kind::kOpaque)
+    return Invalid("a storage that is a view of another, as PyTorch before 0.4 saved");
   // Names may be shared, so what copies one must not be long.
   if (key->text.size() > kMaxPickleNameBytes) return Invalid("a storage with a long key");
   PickleStorage storage{.key = key->text, .elements = static_cast<uint64_t>(elements->integer)};

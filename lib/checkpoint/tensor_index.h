@@ -20,6 +20,9 @@ struct TensorInfo {
   uint64_t offset = 0;         // of the first byte, from the start of the file
   uint64_t bytes = 0;          // BytesOf(dtype, product(shape)); the reader has checked it
   uint32_t file = 0;           // which of the checkpoint's files, where it has several
+  // Of a view that is not row-major without gaps, in elements (lib/checkpoint/strided_tensor.h);
+  // else empty.
+  std::vector<int64_t> strides;
 
   int64_t elements() const;  // product(shape); 1 for a scalar
 };

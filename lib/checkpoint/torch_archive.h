@@ -11,14 +11,11 @@
 
 namespace distorch {
 
-// The tensors of the saved dictionary, of its entry "state_dict" where there is one, or of its only
-// entry; those of dictionaries inside by their path ("string_to_param.*" of a textual inversion).
-// What is no tensor is left out. Offsets are from the start of the file; tensors may share bytes.
+// The tensors, as IndexTensors has them (torch_tensors.h). Offsets are from the start of the file.
 //
 // Input is hostile, and nothing is executed (lib/checkpoint/pickle.h). INVALID_ARGUMENT with what
 // is wrong and where: the archive, an entry that is missing, compressed or overlaps another; the
-// pickle; a tensor that is not inside its storage or not contiguous; dictionaries in over 16
-// levels.
+// pickle; a tensor.
 absl::StatusOr<TensorIndex> ReadTorchArchive(const ByteSource& file);
 
 }  // namespace distorch

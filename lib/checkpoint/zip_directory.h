@@ -21,11 +21,6 @@ struct ZipEntry {
   uint64_t header_offset = 0;  // of its local header, from the start of the file
 };
 
-// Bytes [begin, begin + size) of the file.
-struct ByteRange {
-  uint64_t begin = 0, size = 0;
-};
-
 // Movable, not copyable.
 class ZipDirectory {
  public:

@@ -115,6 +115,10 @@ std::string Tuple(const std::vector<std::string>& items) {
   return absl::StrCat("(", absl::StrJoin(items, ""), "t");
 }
 
+std::string List(const std::vector<std::string>& items) {
+  return absl::StrCat("](", absl::StrJoin(items, ""), "e");
+}
+
 std::string Dict(const std::vector<std::string>& keys_and_values) {
   return absl::StrCat("}(", absl::StrJoin(keys_and_values, ""), "u");
 }
@@ -149,6 +153,19 @@ std::vector<ZipMember> ArchiveMembers(const std::string& pickle,
     members.push_back({absl::StrCat("archive/data/", i), storages[i]});
   }
   return members;
+}
+
+LegacyParts LegacyFile(const std::string& object, const std::vector<std::string>& storages) {
+  LegacyParts parts;
+  parts.object = object;
+  std::vector<std::string> keys;
+  for (const std::string& storage : storages) {
+    keys.push_back(pickle::Text(absl::StrCat(keys.size())));
+    Append<uint64_t>(&parts.storages, storage.size() / sizeof(float));
+    parts.storages += storage;
+  }
+  parts.keys = pickle::Whole(pickle::List(keys));
+  return parts;
 }
 
 }  // namespace distorch

@@ -1,5 +1,5 @@
-// Writes PyTorch archives for tests, right and wrong: zip files, and pickles put together of
-// pieces.
+// Writes PyTorch's files for tests, right and wrong: zip archives, those of before PyTorch 1.6, and
+// pickles put together of pieces.
 #ifndef TESTS_SUPPORT_TORCH_ARCHIVE_WRITER_H_
 #define TESTS_SUPPORT_TORCH_ARCHIVE_WRITER_H_
 
@@ -29,6 +29,7 @@ std::string Text(std::string_view text);
 std::string Int(int32_t value);
 std::string Global(std::string_view module, std::string_view name);
 std::string Tuple(const std::vector<std::string>& items);
+std::string List(const std::vector<std::string>& items);
 std::string Dict(const std::vector<std::string>& keys_and_values);
 std::string Call(const std::string& function, const std::vector<std::string>& arguments);
 // A float32 tensor in the storage `key` of `elements`.
@@ -41,6 +42,18 @@ std::string Whole(const std::string& root);
 // An archive of `pickle` and storages "0", "1", …
 std::vector<ZipMember> ArchiveMembers(const std::string& pickle,
                                       const std::vector<std::string>& storages);
+
+// The parts of a file of before PyTorch 1.6, in their order.
+struct LegacyParts {
+  std::string magic = std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+  std::string protocol = pickle::Whole(pickle::Int(1001));
+  std::string machine = pickle::Whole(pickle::Dict({pickle::Text("little_endian"), "\x88"}));
+  std::string object, keys, storages;
+
+  std::string Bytes() const { return magic + protocol + machine + object + keys + storages; }
+};
+// Of `object` and storages "0", "1", … of float32.
+LegacyParts LegacyFile(const std::string& object, const std::vector<std::string>& storages);
 
 }  // namespace distorch
 

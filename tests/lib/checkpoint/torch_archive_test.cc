@@ -122,18 +122,15 @@ TEST(TorchArchiveTest, ReadsProtocol4) {
   EXPECT_EQ(Values<float>(*Golden("protocol4.bin"), "w").size(), 12);
 }
 
-TEST(TorchArchiveTest, RefusesTransposedViews) {
-  const auto file =
-      CheckpointFile::Open(absl::StrCat(DISTORCH_GOLDEN_DIR, "/torch_archive/transposed.pt"));
-  EXPECT_THAT(std::string(file.status().message()),
-              AllOf(HasSubstr("transposed.pt"), HasSubstr("tensor 'w'"),
-                    HasSubstr("strides [1, 4]"), HasSubstr("only contiguous")));
-}
-
-TEST(TorchArchiveTest, SaysWhatALegacyFileIs) {
-  const auto file =
-      CheckpointFile::Open(absl::StrCat(DISTORCH_GOLDEN_DIR, "/torch_archive/legacy.pt"));
-  EXPECT_THAT(std::string(file.status().message()), HasSubstr("before 1.6 saved; convert it"));
+TEST(TorchArchiveTest, ReadsTransposedViewsRowByRow) {
+  const auto file = Golden("transposed.pt");
+  EXPECT_THAT(file->index().Find("w")->shape, ElementsAre(4, 3));
+  EXPECT_THAT(Values<float>(*file, "w"), ElementsAre(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11));
+  std::vector<float> part(4);
+  ASSERT_TRUE(file->Read(*file->index().Find("w"), 5 * sizeof(float),
+                         std::as_writable_bytes(std::span(part)))
+                  .ok());
+  EXPECT_THAT(part, ElementsAre(9, 2, 6, 10));
 }
 
 TEST(TorchArchiveTest, FingerprintSeesNamesAndBytes) {
@@ -279,10 +276,24 @@ TEST(TorchArchiveTest, RefusesTensorsOutsideTheirStorage) {
   EXPECT_THAT(TensorError(0, {1 << 30, 1 << 30, 1 << 30, 0}, {1, 1, 1, 1}), HasSubstr("overflows"));
 }
 
-TEST(TorchArchiveTest, RefusesStridesThatAreNotContiguous) {
-  EXPECT_THAT(TensorError(0, {3, 4}, {1, 3}), HasSubstr("only contiguous tensors"));
-  EXPECT_THAT(TensorError(0, {1000, 1000}, {0, 0}), HasSubstr("only contiguous tensors"));
-  EXPECT_THAT(TensorError(0, {2, 3}, {4, 1}), HasSubstr("only contiguous tensors"));
+TEST(TorchArchiveTest, RefusesViewsThatRepeatElementsOrLeaveTheirStorage) {
+  EXPECT_THAT(TensorError(0, {1000, 1000}, {0, 0}), HasSubstr("lie on each other"));
+  EXPECT_THAT(TensorError(0, {3, 3}, {1, 1}), HasSubstr("strides [1, 1]; elements that lie on"));
+  EXPECT_THAT(TensorError(0, {3, 4}, {1, 4}), HasSubstr("60 bytes from element 0 on"));
+  EXPECT_THAT(TensorError(2, {3, 4}, {1, 3}), HasSubstr("not inside its storage"));
+  EXPECT_THAT(TensorError(0, {3, 4}, {INT32_MAX, INT32_MAX}), HasSubstr("not inside its storage"));
+}
+
+TEST(TorchArchiveTest, ViewsKeepTheirStridesButForDimensionsOfOne) {
+  const auto strides = [](const std::vector<int32_t>& shape, const std::vector<int32_t>& strides) {
+    const auto index = ReadPickle(Whole(Dict({Text("w"), Tensor("0", 12, 0, shape, strides)})));
+    EXPECT_TRUE(index.ok()) << index.status();
+    return index.ok() ? index->Find("w")->strides : std::vector<int64_t>{-1};
+  };
+  EXPECT_THAT(strides({3, 4}, {4, 1}), ElementsAre());
+  EXPECT_THAT(strides({3, 4}, {1, 3}), ElementsAre(1, 3));
+  EXPECT_THAT(strides({2, 1, 3}, {4, INT32_MAX, 1}), ElementsAre(4, 0, 1));
+  EXPECT_THAT(strides({1, 12}, {INT32_MAX, 1}), ElementsAre());
 }
 
 TEST(TorchArchiveTest, RefusesMalformedTensors) {
