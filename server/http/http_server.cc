@@ -62,6 +62,14 @@ MHD_Result AddArgument(void* out, MHD_ValueKind, const char* name, const char* v
   return MHD_YES;
 }
 
+// Whether the route is that of `path`, which is not empty behind a "/*".
+bool Matches(const HttpRoute& route, std::string_view path) {
+  std::string_view start = route.path;
+  if (!absl::EndsWith(start, "/*")) return start == path;
+  start.remove_suffix(1);
+  return path.size() > start.size() && absl::StartsWith(path, start);
+}
+
 HttpResponse PlainError(std::string_view, int status, std::string_view message) {
   HttpResponse response;
   response.status = status;
@@ -226,7 +234,7 @@ class HttpServer::Impl {
     const HttpRequest& request = exchange->request;
     std::string allowed;
     for (const HttpRoute& route : options_.routes) {
-      if (route.path != request.path) continue;
+      if (!Matches(route, request.path)) continue;
       if (route.method == request.method) exchange->route = &route;
       absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", route.method);
     }

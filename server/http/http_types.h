@@ -52,12 +52,12 @@ struct HttpResponse {
   std::shared_ptr<void> keep;
 };
 
-// What is answered at one path. Thread-safe functions.
+// What is answered at one path, or at all below one. Thread-safe functions.
 struct HttpRoute {
   enum class Body { kNone, kRaw, kForm };
 
   std::string method;  // "GET" or "POST"
-  std::string path;    // the whole of it
+  std::string path;    // the whole of it; if it ends in "/*", anything may stand for the '*'
   std::function<HttpResponse(const HttpRequest&)> handle;
   Body body = Body::kNone;
   std::size_t max_body = 0;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "lib/base/status_macros.h"
+#include "lib/base/utf8.h"
 #include "server/http/openai_request.h"
 
 namespace distorch {
@@ -17,6 +18,7 @@ using nlohmann::json;
 
 constexpr char kInfer[] = "/distorch.v1.InferenceService/Infer";
 constexpr char kListModels[] = "/distorch.v1.ModelService/ListModels";
+constexpr char kModelPath[] = "/v1/models/";
 
 // What comes from clients or file names need not be UTF-8.
 std::string Dump(const json& value) {
@@ -135,16 +137,28 @@ absl::StatusOr<HttpResponse> Draw(ImageService* images, const HttpRequest& http,
   return response;
 }
 
+json ModelJson(const LoadedCheckpoint& checkpoint) {
+  return {{"id", checkpoint.name},
+          {"object", "model"},
+          {"created", 0},
+          {"owned_by", "distorchd"},
+          {"family", checkpoint.family}};
+}
+
 HttpResponse ListModels(const ImageService& images) {
   json models = json::array();
-  for (const LoadedCheckpoint& checkpoint : images.Loaded()) {
-    models.push_back({{"id", checkpoint.name},
-                      {"object", "model"},
-                      {"created", 0},
-                      {"owned_by", "distorchd"},
-                      {"family", checkpoint.family}});
-  }
+  for (const LoadedCheckpoint& checkpoint : images.Loaded())
+    models.push_back(ModelJson(checkpoint));
   return JsonResponse(200, Dump({{"object", "list"}, {"data", std::move(models)}}));
+}
+
+// The model whose name is the rest of the path, slashes and all.
+absl::StatusOr<HttpResponse> GetModel(const ImageService& images, const HttpRequest& request) {
+  const std::string name = request.path.substr(std::string_view(kModelPath).size());
+  for (const LoadedCheckpoint& checkpoint : images.Loaded()) {
+    if (checkpoint.name == name) return JsonResponse(200, Dump(ModelJson(checkpoint)));
+  }
+  return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " is not loaded"));
 }
 
 }  // namespace
@@ -158,6 +172,8 @@ std::vector<HttpRoute> OpenaiRoutes(const ApiRoutes& routes, ImageService* image
   return {
       routes.Make("GET", "/v1/models", kListModels, OpenaiError,
                   [images](const HttpRequest&) { return ListModels(*images); }),
+      routes.Make("GET", absl::StrCat(kModelPath, "*"), kListModels, OpenaiError,
+                  [images](const HttpRequest& request) { return GetModel(*images, request); }),
       routes.Make(
           "POST", "/v1/images/generations", kInfer, OpenaiError,
           [images, limits](const HttpRequest& request) {

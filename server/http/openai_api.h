@@ -1,5 +1,5 @@
-// OpenAI's API for pictures: /v1/models, /v1/images/generations and /v1/images/edits, streamed or
-// not.
+// OpenAI's API for pictures: /v1/models and /v1/models/NAME, /v1/images/generations and
+// /v1/images/edits, streamed or not.
 #ifndef SERVER_HTTP_OPENAI_API_H_
 #define SERVER_HTTP_OPENAI_API_H_
 

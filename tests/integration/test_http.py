@@ -71,6 +71,10 @@ def grpc_picture(daemon, tmp_path, *flags):
 def test_openais_client_draws_what_grpc_draws(loaded, http, tmp_path):
     client = openai.OpenAI(base_url=http.url + "/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == [DEMO]
+    assert client.models.retrieve(DEMO) == client.models.list().data[0]
+    with pytest.raises(openai.NotFoundError, match="model: 'sub/other.safetensors' is not loaded") as missing:
+        client.models.retrieve("sub/other.safetensors")
+    assert missing.value.code == "not_found"
     extra = {"steps": 2, "seed": 3, "cfg": 8.0}
     drawn = client.images.generate(model=DEMO, prompt=PROMPT, size="64x64", n=1, extra_body=extra)
     expected = grpc_picture(loaded, tmp_path, "--cfg=8")
@@ -159,6 +163,9 @@ def test_bad_requests_are_told_what_is_wrong(http):
         ("/v1/images/generations", {"prompt": "a"}, {"Origin": "https://evil.example"}, 403, lambda a: a["error"]["message"]),
         ("/v1/images/edits", b"x", {}, 415, lambda a: a["error"]["message"]),
         ("/v1/images/variations", {}, {}, 404, lambda a: a["error"]["message"]),
+        ("/v1/models/", None, {}, 404, lambda a: a["error"]["message"]),
+        ("/v1/models/../../etc/passwd", None, {}, 404, lambda a: a["error"]["message"]),
+        (f"/v1/models/{DEMO}", {}, {}, 405, lambda a: a["error"]["message"]),
         ("/v1/images/generations", None, {}, 405, lambda a: a["error"]["message"]),
         ("/v1/images/generations", b"x" * ((64 << 20) + 1), {}, 413, lambda a: a["error"]["message"]),
         ("/sdapi/v1/txt2img", {"steps": "many"}, {}, 422, lambda a: a["detail"]),

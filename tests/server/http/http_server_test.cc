@@ -42,6 +42,7 @@ class HttpServerTest : public ::testing::Test {
                                     absl::StrJoin(r.query, "&", absl::PairFormatter("=")),
                                     " x=", r.header("x-test")));
          }},
+        {"GET", "/below/*", [](const HttpRequest& r) { return Text("below " + r.path); }},
         {"POST", "/raw", [](const HttpRequest& r) { return Text("got " + r.body); },
          HttpRoute::Body::kRaw, 100},
         {"POST", "/form",
@@ -107,6 +108,13 @@ TEST_F(HttpServerTest, KeepsAConnectionForFurtherRequests) {
           "Content-Length: 2\r\n\r\nhiGET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
   EXPECT_THAT(client.ReadAll(), AllOf(HasSubstr("GET /echo  x=HTTP/1.1 200 OK"),
                                       HasSubstr("got hi"), EndsWith("GET /echo  x=")));
+}
+
+TEST_F(HttpServerTest, ServesAllBelowAPath) {
+  EXPECT_THAT(Exchange(port_, "GET", "/below/a/b%20c?d"), EndsWith("\r\n\r\nbelow /below/a/b c"));
+  for (const char* path : {"/below", "/below/", "/belows/a"})
+    EXPECT_THAT(Exchange(port_, "GET", path), StartsWith("HTTP/1.1 404 ")) << path;
+  EXPECT_THAT(Exchange(port_, "POST", "/below/a"), StartsWith("HTTP/1.1 405 "));
 }
 
 TEST_F(HttpServerTest, OnlyServesItsPaths) {
