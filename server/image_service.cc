@@ -21,6 +21,9 @@ namespace {
 // How long a client that has left goes unnoticed.
 constexpr absl::Duration kLook = absl::Milliseconds(100);
 
+// Who draws with adapters must be allowed to apply them.
+constexpr char kApplyLora[] = "/distorch.v1.ModelService/ApplyLora";
+
 constexpr const char* kKinds[] = {"model", "clip", "vae"};
 
 std::string Names(const std::set<std::string>& checkpoints) {
@@ -175,6 +178,8 @@ absl::StatusOr<std::unique_ptr<ImageRun>> ImageService::Start(const HttpRequest&
           absl::StrCat(kMaxRuns, " requests for pictures are under way over HTTP already"));
     }
   }
+  if (status.ok() && !image.spec.loras.empty())
+    status.Update(monitor_->access().Admit(request.header("authorization"), kApplyLora).status());
   if (status.ok()) status = ChooseHandles(image.model, &image.spec);
   if (!status.ok()) {
     state->call.Answer(status);

@@ -84,7 +84,7 @@ class ImageService {
 
   // `job` is a literal, for RunProgress. INVALID_ARGUMENT when it is open which checkpoint is
   // meant; NOT_FOUND when it is not loaded; RESOURCE_EXHAUSTED when kMaxRuns are under way; what
-  // gRPC's calls are refused with.
+  // gRPC's calls are refused with: with adapters in the spec, ApplyLora's, too.
   absl::StatusOr<std::unique_ptr<ImageRun>> Start(const HttpRequest& request, const char* job,
                                                   ImageRequest image) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -411,11 +411,33 @@ void CoreImpl::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
 
 void CoreImpl::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                      Done<InferResult> done) {
+  if (!spec.loras.empty())
+    return InferWithLoras(spec, std::move(cancel), std::move(callbacks), std::move(done));
   WithLoaded<InferResult>({spec.model, spec.clip, spec.vae}, spec, cancel, callbacks.phase,
                           std::move(done),
                           [this, cancel, callbacks](const auto& spec, Done<InferResult> done) {
                             inference_.Infer(spec, cancel, callbacks, std::move(done));
                           });
+}
+
+void CoreImpl::InferWithLoras(const InferSpec& spec, CancelTokenPtr cancel,
+                              InferCallbacks callbacks, Done<InferResult> done) {
+  if (callbacks.phase) callbacks.phase("load");
+  Done<Inference::Pins> run = [this, spec, cancel, callbacks = std::move(callbacks),
+                               done =
+                                   std::move(done)](absl::StatusOr<Inference::Pins> pins) mutable {
+    if (!pins.ok()) return done(pins.status());
+    inference_.Infer(spec, *std::move(pins), cancel, std::move(callbacks), std::move(done));
+  };
+  PostLoad<Inference::Pins>(
+      cancel, std::move(run), [this, spec, cancel]() -> absl::StatusOr<Inference::Pins> {
+        RETURN_IF_ERROR(restorer_.Restore(registry_.StoredAmong({spec.model, spec.clip, spec.vae}),
+                                          cancel, nullptr));
+        ASSIGN_OR_RETURN(Inference::Pins pins, inference_.Acquire(spec, cancel));
+        for (const InferLora& lora : spec.loras)
+          RETURN_IF_ERROR(lora_applier_.ApplyTo(&pins.model, &pins.clip, lora, *cancel));
+        return pins;
+      });
 }
 
 }  // namespace distorch

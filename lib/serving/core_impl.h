@@ -74,6 +74,8 @@ class CoreImpl : public DaemonCore {
                   Done<T> done, Call call);
   void Restore(std::vector<StoredHandle> stored, const CancelTokenPtr& cancel,
                absl::AnyInvocable<void(const absl::Status&)> done);
+  void InferWithLoras(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
+                      Done<InferResult> done);
   void MeasureDevices();
   void TakeOverHandles(const std::string& restore);
   void EndLeases();

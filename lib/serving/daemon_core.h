@@ -104,6 +104,7 @@ class DaemonCore {
                             Done<DecodeLatentResult> done) = 0;
   virtual void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
                            Done<HostTensor> done) = 0;
+  // With adapters it waits behind loads under way, and fails as ApplyLora does.
   virtual void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                      Done<InferResult> done) = 0;
 };

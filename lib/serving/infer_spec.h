@@ -119,8 +119,15 @@ struct InferOutputs {
   bool latent = false;
 };
 
+// An adapter as ApplyLora's.
+struct InferLora {
+  std::string name;
+  double strength_model = 1, strength_clip = 1;
+};
+
 struct InferSpec {
   std::string model, clip, vae;
+  std::vector<InferLora> loras;  // for this request alone, applied to model and clip in this order
   std::string prompt, negative_prompt;
   int width = 512, height = 512, batch_size = 1;
   SamplingOptions options;

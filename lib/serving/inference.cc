@@ -338,16 +338,25 @@ void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
 
 void Inference::Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
                       Done<InferResult> done) {
-  absl::StatusOr<Pin> model =
-      registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel);
-  if (!model.ok()) return done(model.status());
-  absl::StatusOr<Pin> clip = registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel);
-  if (!clip.ok()) return done(clip.status());
-  absl::StatusOr<Pin> vae = registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel);
-  if (!vae.ok()) return done(vae.status());
+  absl::StatusOr<Pins> pins = Acquire(spec, cancel);
+  if (!pins.ok()) return done(pins.status());
+  Infer(spec, *std::move(pins), std::move(cancel), std::move(callbacks), std::move(done));
+}
 
-  auto created = InferJob::Create(spec, *std::move(model), *std::move(clip), *std::move(vae),
-                                  cancel, callbacks, services_);
+absl::StatusOr<Inference::Pins> Inference::Acquire(const InferSpec& spec,
+                                                   const CancelTokenPtr& cancel) {
+  Pins pins;
+  ASSIGN_OR_RETURN(pins.model,
+                   registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel));
+  ASSIGN_OR_RETURN(pins.clip, registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel));
+  ASSIGN_OR_RETURN(pins.vae, registry_->Acquire("vae", spec.vae, ComponentKind::kVae, cancel));
+  return pins;
+}
+
+void Inference::Infer(const InferSpec& spec, Pins pins, CancelTokenPtr cancel,
+                      InferCallbacks callbacks, Done<InferResult> done) {
+  auto created = InferJob::Create(spec, std::move(pins.model), std::move(pins.clip),
+                                  std::move(pins.vae), cancel, callbacks, services_);
   if (!created.ok()) return done(created.status());
   std::shared_ptr<InferJob> job = *std::move(created);
   auto result = std::make_shared<InferResult>();

@@ -39,6 +39,13 @@ class Inference {
   void EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done);
   void Infer(const InferSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
              Done<InferResult> done);
+  // The same in two steps: what the spec names is pinned, and then computed with.
+  struct Pins {
+    Pin model, clip, vae;
+  };
+  absl::StatusOr<Pins> Acquire(const InferSpec& spec, const CancelTokenPtr& cancel);
+  void Infer(const InferSpec& spec, Pins pins, CancelTokenPtr cancel, InferCallbacks callbacks,
+             Done<InferResult> done);
 
  private:
   DeviceId ComputeDevice(const Pin& pin) const;

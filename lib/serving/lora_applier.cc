@@ -210,32 +210,16 @@ absl::StatusOr<std::string> LoraApplier::Publish(Derived derived,
   return handle;
 }
 
-absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
-                                                   const CancelTokenPtr& cancel,
-                                                   bool may_fit_nothing) {
-  RETURN_IF_ERROR(CheckStrength("strength_model", spec.strength_model));
-  RETURN_IF_ERROR(CheckStrength("strength_clip", spec.strength_clip));
-  if (spec.model.empty() && spec.clip.empty())
-    return absl::InvalidArgumentError("model: give a model handle, a clip handle or both");
-  RETURN_IF_ERROR(cancel->Check());
-  std::vector<std::pair<Pin, double>> sources;
-  if (!spec.model.empty()) {
-    ASSIGN_OR_RETURN(Pin pin,
-                     registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel));
-    sources.emplace_back(std::move(pin), spec.strength_model);
-  }
-  if (!spec.clip.empty()) {
-    ASSIGN_OR_RETURN(Pin pin, registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel));
-    sources.emplace_back(std::move(pin), spec.strength_clip);
-  }
-  ASSIGN_OR_RETURN(const Adapter adapter, Open(spec.lora_name));
-
-  ApplyLoraResult result;
+absl::StatusOr<std::vector<LoraApplier::Derived>> LoraApplier::Fit(const Adapter& adapter,
+                                                                   std::vector<Source> sources,
+                                                                   const CancelToken& cancel,
+                                                                   bool may_fit_nothing,
+                                                                   ApplyLoraResult* result) {
   Skeletons skeletons;
   std::vector<Derived> all;
   for (auto& [pin, strength] : sources) {
     ASSIGN_OR_RETURN(Derived derived, Prepare(adapter, std::move(pin), strength, skeletons));
-    result.patched += static_cast<int>(derived.plan.patches.size());
+    result->patched += static_cast<int>(derived.plan.patches.size());
     all.push_back(std::move(derived));
   }
   const auto is_matched = [&](const TensorInfo& tensor) {
@@ -246,26 +230,70 @@ absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
   };
   for (const TensorInfo& tensor : adapter.file->index().tensors()) {
     if (is_matched(tensor)) continue;
-    ++result.unmatched_count;
-    if (result.unmatched_keys.size() < kKeysReported) result.unmatched_keys.push_back(tensor.name);
+    ++result->unmatched_count;
+    if (result->unmatched_keys.size() < kKeysReported)
+      result->unmatched_keys.push_back(tensor.name);
   }
-  if (result.patched == 0 && !may_fit_nothing) {
+  if (result->patched == 0 && !may_fit_nothing) {
     return adapter.In(absl::InvalidArgumentError(absl::StrCat(
-        "none of its ", result.unmatched_count, " tensors fits the given ", all[0].source->family,
+        "none of its ", result->unmatched_count, " tensors fits the given ", all[0].source->family,
         " ", all.size() == 2 ? "model and clip" : ComponentKindName(all[0].source->kind),
-        "; it may be made for another family (the first is ", Quoted(result.unmatched_keys[0]),
+        "; it may be made for another family (the first is ", Quoted(result->unmatched_keys[0]),
         ")")));
   }
   for (Derived& derived : all) {
-    if (derived.fresh != nullptr) RETURN_IF_ERROR(Attach(adapter, &derived, *cancel));
+    if (derived.fresh != nullptr) RETURN_IF_ERROR(Attach(adapter, &derived, cancel));
   }
+  RETURN_IF_ERROR(cancel.Check());
+  return all;
+}
+
+absl::StatusOr<ApplyLoraResult> LoraApplier::Apply(const ApplyLoraSpec& spec,
+                                                   const CancelTokenPtr& cancel,
+                                                   bool may_fit_nothing) {
+  RETURN_IF_ERROR(CheckStrength("strength_model", spec.strength_model));
+  RETURN_IF_ERROR(CheckStrength("strength_clip", spec.strength_clip));
+  if (spec.model.empty() && spec.clip.empty())
+    return absl::InvalidArgumentError("model: give a model handle, a clip handle or both");
   RETURN_IF_ERROR(cancel->Check());
+  std::vector<Source> sources;
+  if (!spec.model.empty()) {
+    ASSIGN_OR_RETURN(Pin pin,
+                     registry_->Acquire("model", spec.model, ComponentKind::kModel, cancel));
+    sources.emplace_back(std::move(pin), spec.strength_model);
+  }
+  if (!spec.clip.empty()) {
+    ASSIGN_OR_RETURN(Pin pin, registry_->Acquire("clip", spec.clip, ComponentKind::kClip, cancel));
+    sources.emplace_back(std::move(pin), spec.strength_clip);
+  }
+  ASSIGN_OR_RETURN(const Adapter adapter, Open(spec.lora_name));
+  ApplyLoraResult result;
+  ASSIGN_OR_RETURN(std::vector<Derived> all,
+                   Fit(adapter, std::move(sources), *cancel, may_fit_nothing, &result));
   for (Derived& derived : all) {
     const bool is_model = derived.source->kind == ComponentKind::kModel;
     ASSIGN_OR_RETURN(std::string handle, Publish(std::move(derived), adapter.name));
     (is_model ? result.model : result.clip) = std::move(handle);
   }
   return result;
+}
+
+absl::Status LoraApplier::ApplyTo(Pin* model, Pin* clip, const InferLora& lora,
+                                  const CancelToken& cancel) {
+  RETURN_IF_ERROR(CheckStrength("strength_model", lora.strength_model));
+  RETURN_IF_ERROR(CheckStrength("strength_clip", lora.strength_clip));
+  ASSIGN_OR_RETURN(const Adapter adapter, Open(lora.name));
+  std::vector<Source> sources;
+  sources.emplace_back(std::move(*model), lora.strength_model);
+  sources.emplace_back(std::move(*clip), lora.strength_clip);
+  ApplyLoraResult ignored;
+  ASSIGN_OR_RETURN(std::vector<Derived> all,
+                   Fit(adapter, std::move(sources), cancel, /*may_fit_nothing=*/false, &ignored));
+  for (const auto& [pin, derived] : {std::pair(model, &all[0]), std::pair(clip, &all[1])}) {
+    *pin = std::move(derived->source);
+    pin->Use(std::move(derived->component));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace distorch

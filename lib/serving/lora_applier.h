@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "lib/base/cancellation.h"
@@ -12,6 +14,7 @@
 #include "lib/distorch/ledger.h"
 #include "lib/distorch/streamer.h"
 #include "lib/serving/checkpoint_folders.h"
+#include "lib/serving/infer_spec.h"
 #include "lib/serving/load_spec.h"
 #include "lib/serving/registry.h"
 
@@ -35,13 +38,22 @@ class LoraApplier {
   absl::StatusOr<ApplyLoraResult> Apply(const ApplyLoraSpec& spec, const CancelTokenPtr& cancel,
                                         bool may_fit_nothing = false);
 
+  // Applies `lora` to what is pinned, for who has the pins alone: no handle names what comes of it,
+  // and it goes with them.
+  absl::Status ApplyTo(Pin* model, Pin* clip, const InferLora& lora, const CancelToken& cancel);
+
  private:
   struct Adapter;
   struct Derived;
   struct HeldTensors;
   class Skeletons;
+  using Source = std::pair<Pin, double>;  // with the strength
 
   absl::StatusOr<Adapter> Open(const std::string& lora_name) const;
+  // What becomes of the sources, in their order; `result` gets all but the handles.
+  absl::StatusOr<std::vector<Derived>> Fit(const Adapter& adapter, std::vector<Source> sources,
+                                           const CancelToken& cancel, bool may_fit_nothing,
+                                           ApplyLoraResult* result);
   absl::StatusOr<Derived> Prepare(const Adapter& adapter, Pin source, double strength,
                                   Skeletons& skeletons) const;
   absl::Status Attach(const Adapter& adapter, Derived* derived, const CancelToken& cancel);

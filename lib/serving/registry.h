@@ -112,6 +112,9 @@ class Pin {
   const std::string& handle() const { return handle_; }
   int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle, as TextEncoder's
 
+  // The same pin, but what is computed with is `component`, which shares the weights of what was.
+  void Use(std::shared_ptr<const LoadedComponent> component) { component_ = std::move(component); }
+
  private:
   friend class Registry;
   Registry* registry_ = nullptr;

@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/status_macros.h"
+#include "server/http/lora_tags.h"
 #include "server/http/webui_names.h"
 #include "server/http/webui_request.h"
 
@@ -32,8 +33,8 @@ json Info(const WebuiRequest& request, int pictures, bool interrupted) {
   for (int i = 0; i < pictures; ++i)
     seeds.push_back(spec.options.seed + static_cast<uint64_t>(i / spec.batch_size));
   return {
-      {"prompt", spec.prompt},
-      {"all_prompts", std::vector<std::string>(static_cast<std::size_t>(pictures), spec.prompt)},
+      {"prompt", request.prompt},
+      {"all_prompts", std::vector<std::string>(static_cast<std::size_t>(pictures), request.prompt)},
       {"negative_prompt", spec.negative_prompt},
       {"seed", spec.options.seed},
       {"all_seeds", std::move(seeds)},
@@ -51,8 +52,12 @@ json Info(const WebuiRequest& request, int pictures, bool interrupted) {
 
 // An interrupted run answers with the pictures that were finished, as WebUI's does.
 absl::StatusOr<HttpResponse> Draw(ImageService* images, const HttpRequest& http, const char* job,
+                                  const std::function<std::vector<std::string>()>& loras,
                                   absl::StatusOr<WebuiRequest> request) {
   RETURN_IF_ERROR(request.status());
+  std::vector<InferLora>& tagged = request->image.spec.loras;
+  const std::vector<std::string> names = tagged.empty() ? std::vector<std::string>() : loras();
+  for (InferLora& lora : tagged) lora.name = FindLora(lora.name, names);
   json pictures = json::array();
   std::shared_ptr<ImageRun> run;
   bool interrupted = false;
@@ -168,7 +173,7 @@ std::vector<HttpRoute> WebuiRoutes(const ApiRoutes& routes, ImageService* images
     return routes.Make(
         "POST", path, kInfer, WebuiError,
         [=](const HttpRequest& request) {
-          return Draw(images, request, job, ReadWebui(request.body, from_image, limits));
+          return Draw(images, request, job, loras, ReadWebui(request.body, from_image, limits));
         },
         HttpRoute::Body::kRaw, max_body);
   };
@@ -178,8 +183,7 @@ std::vector<HttpRoute> WebuiRoutes(const ApiRoutes& routes, ImageService* images
       get("/sdapi/v1/sd-models", [images](const HttpRequest&) { return Models(*images); }),
       get("/sdapi/v1/samplers", [](const HttpRequest&) { return Samplers(); }),
       get("/sdapi/v1/schedulers", [](const HttpRequest&) { return Schedulers(); }),
-      get("/sdapi/v1/loras",
-          [loras = std::move(loras)](const HttpRequest&) { return Loras(loras()); }),
+      get("/sdapi/v1/loras", [loras](const HttpRequest&) { return Loras(loras()); }),
       get("/sdapi/v1/options", [images](const HttpRequest&) { return Options(*images); }),
       get("/sdapi/v1/progress",
           [images](const HttpRequest& request) { return Progress(*images, request); }),

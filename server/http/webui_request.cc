@@ -9,6 +9,7 @@
 #include "lib/base/status_macros.h"
 #include "server/http/image_fields.h"
 #include "server/http/json_body.h"
+#include "server/http/lora_tags.h"
 #include "server/http/webui_names.h"
 
 namespace distorch {
@@ -103,8 +104,13 @@ absl::StatusOr<WebuiRequest> ReadWebui(std::string_view body, bool from_image,
   request.image.model = ReadModel(object, &fields);
   spec.prompt = ReadPrompt("prompt", limits, &fields);
   spec.negative_prompt = ReadPrompt("negative_prompt", limits, &fields);
-  if (absl::StrContains(spec.prompt, "<lora:"))
-    fields.Refuse("prompt", "<lora:…> is not served: ApplyLora makes a model that can be named");
+  request.prompt = spec.prompt;
+  if (absl::StatusOr<TaggedPrompt> tagged = ReadLoraTags(spec.prompt); tagged.ok()) {
+    spec.prompt = std::move(tagged->text);
+    spec.loras = std::move(tagged->loras);
+  } else {
+    fields.Refuse("prompt", tagged.status().message());
+  }
   const int side = std::min(spec.width, limits.image_side / 8 * 8);
   constexpr int64_t kAny = 1 << 20;
   spec.width = CheckSide("width", fields.Integer("width", side, 0, kAny), limits, &fields);

@@ -4,6 +4,7 @@
 #define SERVER_HTTP_WEBUI_REQUEST_H_
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -13,7 +14,8 @@
 namespace distorch {
 
 struct WebuiRequest {
-  ImageRequest image;
+  ImageRequest image;   // the prompt without its adapters, which are named as there
+  std::string prompt;   // with them
   int iterations = 1;   // n_iter: runs one after the other, with seeds that go on
   nlohmann::json echo;  // what was sent, but for pictures
 };

@@ -13,6 +13,7 @@ import urllib.request
 import openai
 import pytest
 
+from test_python_client import write_lora
 from waiting import wait_until
 
 DEMO = "shapes-sd1.safetensors"
@@ -112,6 +113,33 @@ def test_webuis_requests_draw(loaded, http, tmp_path):
         http.ok("/sdapi/v1/txt2img", {**SMALL, "steps": 1, "scheduler": scheduler["label"]})
 
 
+def test_webuis_prompts_name_adapters(start_daemon, tmp_path):
+    loras = tmp_path / "loras"
+    (loras / "styles").mkdir(parents=True)
+    write_lora(loras / "styles" / "ink.safetensors")
+    daemon = start_daemon(f"--lora_dirs={loras}")
+    daemon.ctl_json("load", DEMO, "--unet_compute_device=cuda:0")
+    http = Http(daemon)
+    small = {**SMALL, "cfg_scale": 8}
+    plain = http.ok("/sdapi/v1/txt2img", small)["images"][0]
+    before = daemon.ctl_json("models")
+    tagged = {**small, "prompt": f"{PROMPT}<lora:ink:0.8>"}
+    answer = http.ok("/sdapi/v1/txt2img", tagged)
+    assert json.loads(answer["info"])["prompt"] == tagged["prompt"]
+    edited = http.ok("/sdapi/v1/img2img", {**tagged, "init_images": [plain]})["images"]
+    assert edited != http.ok("/sdapi/v1/img2img", {**small, "init_images": [plain]})["images"]
+    assert daemon.ctl_json("models") == before  # they were the requests' own
+
+    for tag, status, message in [("<lora:inc>", 404, "styles/ink.safetensors"), ("<lora:ink:much>", 422, "'ink:much'"),
+                                 ("<lora:ink:1000>", 422, "strength")]:
+        got, error = http.ask("/sdapi/v1/txt2img", {**small, "prompt": f"a fox {tag}"})
+        assert got == status and message in error["detail"], error
+
+    inked = daemon.ctl_json("lora", "styles/ink.safetensors", "--strength_model=0.8", "--strength_clip=0.8")
+    expected = grpc_picture(daemon, tmp_path, "--cfg=8", f"--model={inked['model']}", f"--clip={inked['clip']}")
+    assert base64.b64decode(answer["images"][0]) == expected != base64.b64decode(plain)
+
+
 def test_every_sampler_that_webui_names_is_there(http):
     for sampler in http.ok("/sdapi/v1/samplers"):
         http.ok("/sdapi/v1/txt2img", {**SMALL, "steps": 1, "sampler_name": sampler["name"]})
@@ -195,6 +223,8 @@ def test_tokens_and_addresses_decide_who_may_draw(start_daemon, tmp_path):
     assert http.ask("/api/status", headers=bearer("looker"))[0] == 200
     assert http.ask("/v1/images/generations", {"prompt": "a"}, bearer("looker"))[0] == 403
     assert http.ask("/v1/images/generations", {"prompt": "a"}, bearer("painter"))[0] == 404  # nothing is loaded
+    assert http.ask("/sdapi/v1/txt2img", {"prompt": "a"}, bearer("painter"))[0] == 404
+    assert http.ask("/sdapi/v1/txt2img", {"prompt": "a <lora:x>"}, bearer("painter"))[0] == 403  # ApplyLora is an admin's
 
     outward = Http(start_daemon("--metrics_address=0.0.0.0:0"))
     assert outward.ask("/")[0] == 200 and outward.ask("/v1/models")[0] == 404

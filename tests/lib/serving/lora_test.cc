@@ -133,6 +133,44 @@ TEST_F(LoraTest, HandlesNameContent) {
   EXPECT_EQ(ab.clip, "");
 }
 
+TEST_F(LoraTest, ARequestsOwnAdaptersDrawWhatHandlesDrawAndGoWithIt) {
+  InferSpec spec;
+  spec.vae = loaded_.vae;
+  spec.prompt = "a red fox";
+  spec.width = spec.height = 64;
+  spec.options.steps = 2;
+  const auto one = Apply(loaded_.model, loaded_.clip, "sd1/lora.safetensors", 0.8, 0.5);
+  ASSERT_TRUE(one.ok()) << one.status();
+  const auto two = Apply(one->model, one->clip, "sd1/extras/loha.safetensors", -0.5, 0);
+  ASSERT_TRUE(two.ok()) << two.status();
+  spec.model = two->model;
+  spec.clip = two->clip;
+  const auto expected = client_->Infer(spec);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  UnloadSpec unload;
+  unload.handles = {one->model, one->clip, two->model, two->clip};
+  ASSERT_TRUE(client_->Unload(unload).ok());
+
+  const auto bytes = WeightBytes();
+  const auto handles = core_->ListModels().size();
+  spec.model = loaded_.model;
+  spec.clip = loaded_.clip;
+  spec.loras = {{"sd1/lora.safetensors", 0.8, 0.5}, {"sd1/extras/loha.safetensors", -0.5, 0}};
+  const auto drawn = client_->Infer(spec);
+  ASSERT_TRUE(drawn.ok()) << drawn.status();
+  EXPECT_EQ(drawn->png, expected->png);
+  EXPECT_EQ(WeightBytes(), bytes);
+  EXPECT_EQ(core_->ListModels().size(), handles);
+
+  spec.loras[1].name = "sd1/extras/lohe.safetensors";
+  const absl::Status missing = client_->Infer(spec).status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("loha.safetensors"));
+  spec.loras = {{"sd1/lora.safetensors", 0.8, 101}};
+  EXPECT_EQ(client_->Infer(spec).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(WeightBytes(), bytes);
+}
+
 TEST_F(LoraTest, WeightsAreSharedAndGoWithTheLastHandle) {
   const auto base = WeightBytes();
   EXPECT_EQ(StoredBytes(), base);

@@ -2,12 +2,15 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "lib/pipeline/png_codec.h"
+#include "server/http/lora_tags.h"
 #include "server/http/openai_request.h"
 #include "server/http/webui_names.h"
 #include "server/http/webui_request.h"
@@ -179,10 +182,66 @@ TEST(WebuiRequest, RefusesWhatItWouldHaveToIgnore) {
                 HasSubstr(": is not served"))
         << field;
   }
-  EXPECT_THAT(Refusal(ReadWebui(R"({"prompt": "a <lora:x:1>"})", false, kLimits).status()),
-              StartsWith("prompt: <lora:"));
+  EXPECT_THAT(Refusal(ReadWebui(R"({"prompt": "a <lora:x:y>"})", false, kLimits).status()),
+              StartsWith("prompt: 'x:y' has a strength that is no number"));
   EXPECT_THAT(Refusal(ReadWebui(R"({"override_settings": 1})", false, kLimits).status()),
               StartsWith("override_settings: "));
+}
+
+TEST(WebuiRequest, TakesAdaptersOutOfThePrompt) {
+  const auto request = ReadWebui(
+      R"({"prompt": "a <lora:ink:0.8>cat", "negative_prompt": "<lora:x>"})", false, kLimits);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->prompt, "a <lora:ink:0.8>cat");
+  const InferSpec& spec = request->image.spec;
+  EXPECT_EQ(spec.prompt, "a cat");
+  EXPECT_EQ(spec.negative_prompt, "<lora:x>");  // as WebUI leaves it
+  ASSERT_EQ(spec.loras.size(), 1u);
+  EXPECT_EQ(spec.loras[0].name, "ink");
+}
+
+TEST(LoraTags, AreReadAsWebuiReadsThem) {
+  struct Case {
+    std::string_view prompt, text, loras;
+  };
+  for (const auto& [prompt, text, loras] :
+       {Case{"a cat", "a cat", ""}, Case{"a <lora:x> b", "a  b", "x 1 1;"},
+        Case{"<lora:x:0.5>", "", "x 0.5 0.5;"}, Case{"<lora:x:-1:0.25>", "", "x 0.25 -1;"},
+        Case{"<lora:x:unet=0.3>", "", "x 0.3 1;"}, Case{"<lora:x:te=0.3>", "", "x 0.3 0.3;"},
+        Case{"<lora:x:0.5:unet=2:te=1>", "", "x 2 1;"},
+        Case{"<lyco:a/b.pt:1>c<lora:x:0>", "c", "a/b.pt 1 1;x 0 0;"},
+        Case{"a < b <lora:x", "a < b <lora:x", ""}, Case{"<hypernet:x:1>", "<hypernet:x:1>", ""},
+        Case{"<<lora:x>>", "<>", "x 1 1;"}}) {
+    const auto tagged = ReadLoraTags(prompt);
+    ASSERT_TRUE(tagged.ok()) << tagged.status();
+    EXPECT_EQ(tagged->text, text) << prompt;
+    std::string read;
+    for (const InferLora& lora : tagged->loras)
+      absl::StrAppend(&read, lora.name, " ", lora.strength_model, " ", lora.strength_clip, ";");
+    EXPECT_EQ(read, loras) << prompt;
+  }
+}
+
+TEST(LoraTags, SayWhatIsWrong) {
+  for (const auto& [prompt, message] :
+       {std::pair{"<lora:>", "'' names no adapter"},
+        std::pair{"<lora::1>", "':1' names no adapter"}, std::pair{"<lora:x:>", "no number"},
+        std::pair{"<lora:x:te=>", "no number"},
+        std::pair{"<lora:x:1:2:3>", "'x:1:2:3' says more than strengths"},
+        std::pair{"<lora:x:1:lbw=ALL>", "says more than strengths"}}) {
+    EXPECT_THAT(Refusal(ReadLoraTags(prompt).status()), HasSubstr(message)) << prompt;
+  }
+  std::string many;
+  for (std::size_t i = 0; i <= kMaxLoraTags; ++i) many += "<lora:x>";
+  EXPECT_THAT(Refusal(ReadLoraTags(many).status()), HasSubstr("over 32 adapters"));
+}
+
+TEST(LoraTags, NamesMayLackFoldersAndExtension) {
+  const std::vector<std::string> names = {"b/ink.pt", "ink.safetensors", "my.style.v2.safetensors"};
+  EXPECT_EQ(FindLora("ink.safetensors", names), "ink.safetensors");
+  EXPECT_EQ(FindLora("ink", names), "b/ink.pt");
+  EXPECT_EQ(FindLora("my.style.v2", names), "my.style.v2.safetensors");
+  EXPECT_EQ(FindLora("inc", names), "inc");
 }
 
 TEST(WebuiNames, AreMappedToOurs) {
