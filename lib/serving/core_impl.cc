@@ -245,15 +245,21 @@ void CoreImpl::WithLoaded(const std::vector<std::string>& handles, const Spec& s
                           const CancelTokenPtr& cancel,
                           const std::function<void(std::string_view)>& phase, Done<T> done,
                           Call call) {
-  std::vector<StoredHandle> stored = registry_.StoredAmong(handles);
-  if (stored.empty()) return call(spec, std::move(done));
+  if (std::optional<Registry::Holds> held = registry_.Hold(handles)) {
+    return call(
+        spec, [held = *std::move(held), done = std::move(done)](absl::StatusOr<T> result) mutable {
+          held.clear();  // nothing is held any more when the caller knows
+          done(std::move(result));
+        });
+  }
   if (phase) phase("load");
-  Restore(
-      std::move(stored), cancel,
-      [spec, done = std::move(done), call = std::move(call)](const absl::Status& status) mutable {
-        if (!status.ok()) return done(status);
-        call(spec, std::move(done));
-      });
+  Restore(registry_.StoredAmong(handles), cancel,
+          [this, handles, spec, cancel, done = std::move(done),
+           call = std::move(call)](const absl::Status& status) mutable {
+            if (!status.ok()) return done(status);
+            // Once more: something may have been evicted since.
+            WithLoaded<T>(handles, spec, cancel, nullptr, std::move(done), std::move(call));
+          });
 }
 
 void CoreImpl::Restore(std::vector<StoredHandle> stored, const CancelTokenPtr& cancel,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "lib/base/retry_delay.h"
 #include "lib/base/status_context.h"
 #include "lib/base/status_macros.h"
 #include "lib/serving/eviction.h"
@@ -144,8 +145,9 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
                      " handle, expected a ", ComponentKindName(kind), " handle"));
   }
   if (entry.state == State::kStored) {
-    return absl::UnavailableError(
+    const absl::Status evicted = absl::UnavailableError(
         absl::StrCat(field, ": \"", handle, "\" was evicted at this moment; try again"));
+    return RetryAfter(evicted, absl::Milliseconds(500));
   }
   if (entry.state != State::kReady) {
     return absl::FailedPreconditionError(
@@ -159,6 +161,20 @@ absl::StatusOr<Pin> Registry::Acquire(std::string_view field, const std::string&
   pin.cancel_ = std::move(cancel);
   pin.stop_at_layer_ = entry.stop_at_layer;
   return pin;
+}
+
+std::optional<Registry::Holds> Registry::Hold(const std::vector<std::string>& handles) {
+  absl::MutexLock lock(&mutex_);
+  Holds holds;
+  for (const std::string& handle : handles) {
+    const auto found = entries_.find(handle);
+    if (found == entries_.end()) continue;
+    if (found->second.is_stored) return std::nullopt;
+    std::shared_ptr<void> hold = found->second.hold.lock();
+    if (hold == nullptr) found->second.hold = hold = std::make_shared<int>();
+    holds.push_back(std::move(hold));
+  }
+  return holds;
 }
 
 void Registry::Unpin(const std::string& handle, const CancelTokenPtr& cancel) {
@@ -235,6 +251,7 @@ absl::Status Registry::Derive(const Pin& source, const std::string& handle,
     return absl::AbortedError(absl::StrCat("\"", source.handle(), "\" was unloaded by force"));
   }
   entry.users.clear();
+  entry.hold.reset();
   entry.component = std::move(component);
   entry.stop_at_layer = stop_at_layer;
   entry.last_used = now_();
@@ -461,8 +478,9 @@ std::vector<std::string> Registry::HandlesMatching(bool (*matches)(const Entry&)
 }
 
 std::vector<std::string> Registry::IdleHandles(const std::set<std::string>& keep) const {
-  std::vector<std::string> handles =
-      HandlesMatching([](const Entry& e) { return e.state == State::kReady && e.users.empty(); });
+  std::vector<std::string> handles = HandlesMatching([](const Entry& e) {
+    return e.state == State::kReady && e.users.empty() && e.hold.expired();
+  });
   std::erase_if(handles, [&](const std::string& handle) { return keep.contains(handle); });
   return handles;
 }

@@ -139,9 +139,14 @@ class Registry {
   std::vector<StoredHandle> StoredAmong(const std::vector<std::string>& handles) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Keeps `handles` from being evicted, and from nothing else, as long as it lives; nullopt when
+  // StoredAmong has one.
+  using Holds = std::vector<std::shared_ptr<void>>;
+  std::optional<Holds> Hold(const std::vector<std::string>& handles) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Pins `handle` for a request that `cancel` stops. NOT_FOUND for a stale or unknown handle,
-  // FAILED_PRECONDITION while it is loading, INVALID_ARGUMENT (naming `field`) for a handle of
-  // another kind.
+  // FAILED_PRECONDITION while it is loading, UNAVAILABLE when it is STORED (evicted a moment ago;
+  // lib/base/retry_delay.h), INVALID_ARGUMENT (naming `field`) for a handle of another kind.
   absl::StatusOr<Pin> Acquire(std::string_view field, const std::string& handle, ComponentKind kind,
                               CancelTokenPtr cancel) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -215,6 +220,7 @@ class Registry {
     int stop_at_layer = text::kFamilysLayer;
     std::shared_ptr<const LoadedComponent> component;  // null while STORED or LOADING
     std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
+    std::weak_ptr<void> hold;                          // of all who hold it
     absl::Duration lease = absl::InfiniteDuration();
     absl::Time last_used = absl::InfinitePast();
     StoredHandle recipe;     // of a handle that is, or was, READY

@@ -286,6 +286,23 @@ TEST_F(RegistryTest, DamagedWeightsAreStoredOnceTheirRequestsHaveEnded) {
   EXPECT_EQ(State("model-memory"), "READY");  // it reads nothing any more
 }
 
+TEST_F(RegistryTest, WhatIsHeldIsNotEvicted) {
+  Load("model-a");
+  Load("model-b");
+  {
+    const auto held = registry_.Hold({"model-a", "model-none"});
+    ASSERT_TRUE(held.has_value());
+    EXPECT_EQ(registry_.EvictIdle({}), 1);
+    EXPECT_EQ(State("model-a"), "READY");
+    EXPECT_FALSE(registry_.Hold({"model-a", "model-b"}).has_value());
+    EXPECT_EQ(registry_.List().front().in_use, 0);
+  }
+  EXPECT_EQ(registry_.EvictIdle({}), 1);
+  Load("model-a");
+  const auto held = registry_.Hold({"model-a"});
+  EXPECT_TRUE(registry_.Close({"model-a"}, false).ok());  // that it does not keep
+}
+
 TEST_F(RegistryTest, LeasesOfWhatWasEvictedGoOn) {
   const absl::Time start = now_;
   Load("model-a");
