@@ -100,6 +100,19 @@ Pin::~Pin() {
   if (registry_ != nullptr) registry_->Unpin(handle_, cancel_);
 }
 
+void Pin::Use(std::shared_ptr<const LoadedComponent> component) {
+  registry_->NoteAdapted(handle_, component);
+  component_ = std::move(component);
+}
+
+void Registry::NoteAdapted(const std::string& handle,
+                           const std::shared_ptr<const LoadedComponent>& component) {
+  absl::MutexLock lock(&mutex_);
+  auto& adapted = entries_.at(handle).adapted;
+  std::erase_if(adapted, [](const auto& other) { return other.expired(); });
+  adapted.push_back(component);
+}
+
 void Registry::AddStored(StoredHandle stored) {
   absl::MutexLock lock(&mutex_);
   Entry entry;
@@ -251,6 +264,7 @@ absl::Status Registry::Derive(const Pin& source, const std::string& handle,
     return absl::AbortedError(absl::StrCat("\"", source.handle(), "\" was unloaded by force"));
   }
   entry.users.clear();
+  entry.adapted.clear();
   entry.hold.reset();
   entry.component = std::move(component);
   entry.stop_at_layer = stop_at_layer;
@@ -503,6 +517,12 @@ std::vector<ModelInfo> Registry::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<ModelInfo> models;
   Holdings listed;
+  const auto add_bytes = [&listed](const LoadedComponent* component, ModelInfo* info) {
+    for (const auto& holding : AddHoldings(component, &listed)) {
+      for (const DeviceBytes& device : holding->devices)
+        info->unshared_bytes[device.device] += device.measured_bytes;
+    }
+  };
   for (const auto& [handle, entry] : entries_) {
     ModelInfo info;
     info.handle = handle;
@@ -513,11 +533,9 @@ std::vector<ModelInfo> Registry::List() const {
     info.in_use = entry.state == State::kLoading ? 0 : static_cast<int>(entry.users.size());
     if (entry.component != nullptr) {
       info.devices = AllDevices(*entry.component);
-      for (const auto& holding : AddHoldings(entry.component.get(), &listed)) {
-        for (const DeviceBytes& device : holding->devices)
-          info.unshared_bytes[device.device] += device.measured_bytes;
-      }
+      add_bytes(entry.component.get(), &info);
     }
+    for (const auto& adapted : entry.adapted) add_bytes(adapted.lock().get(), &info);
     models.push_back(std::move(info));
   }
   return models;

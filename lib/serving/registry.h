@@ -112,8 +112,9 @@ class Pin {
   const std::string& handle() const { return handle_; }
   int stop_at_layer() const { return stop_at_layer_; }  // of a clip handle, as TextEncoder's
 
-  // The same pin, but what is computed with is `component`, which shares the weights of what was.
-  void Use(std::shared_ptr<const LoadedComponent> component) { component_ = std::move(component); }
+  // From now on it is `component` that is computed with, which shares the weights of what was; no
+  // handle names it, and List counts what it holds as the pinned handle's.
+  void Use(std::shared_ptr<const LoadedComponent> component);
 
  private:
   friend class Registry;
@@ -221,6 +222,7 @@ class Registry {
     std::shared_ptr<const LoadedComponent> component;  // null while STORED or LOADING
     std::multiset<CancelTokenPtr> users;               // a pin each; while loading, the load
     std::weak_ptr<void> hold;                          // of all who hold it
+    std::vector<std::weak_ptr<const LoadedComponent>> adapted;  // Pin::Use
     absl::Duration lease = absl::InfiniteDuration();
     absl::Time last_used = absl::InfinitePast();
     StoredHandle recipe;     // of a handle that is, or was, READY
@@ -228,6 +230,9 @@ class Registry {
   };
 
   static std::string_view StateName(State state);
+  void NoteAdapted(const std::string& handle,
+                   const std::shared_ptr<const LoadedComponent>& component)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void Unpin(const std::string& handle, const CancelTokenPtr& cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckClosable(const std::vector<std::string>& handles, bool force) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "tests/support/safetensors_writer.h"
@@ -284,6 +285,22 @@ TEST_F(RegistryTest, DamagedWeightsAreStoredOnceTheirRequestsHaveEnded) {
   EXPECT_EQ(State("model-disk"), "STORED");
   EXPECT_EQ(State("model-adapted"), "STORED");
   EXPECT_EQ(State("model-memory"), "READY");  // it reads nothing any more
+}
+
+TEST_F(RegistryTest, WhatARequestMakesForItselfCountsAsItsHandles) {
+  Load("model-a", 300);
+  EXPECT_THAT(registry_.List().front().unshared_bytes, ElementsAre(Pair("cuda:0", 300)));
+  {
+    auto pin = Acquire("model-a");
+    ASSERT_TRUE(pin.ok());
+    pin->Use(NewComponent("model-own", 20, pin->component()));
+    EXPECT_EQ((*pin)->base_handle, "model-own");
+    const std::vector<ModelInfo> listed = registry_.List();
+    ASSERT_EQ(listed.size(), 1u);
+    EXPECT_THAT(listed[0].unshared_bytes, ElementsAre(Pair("cuda:0", 320)));
+  }
+  EXPECT_THAT(registry_.List().front().unshared_bytes, ElementsAre(Pair("cuda:0", 300)));
+  EXPECT_EQ(HeldBytes(), 300);
 }
 
 TEST_F(RegistryTest, WhatIsHeldIsNotEvicted) {
