@@ -94,16 +94,15 @@ ImageRun::~ImageRun() {
 
 bool ImageRun::NextStep(StepProgress* progress) {
   while (true) {
-    {
-      absl::MutexLock lock(&state_->mutex);
-      if (state_->mutex.AwaitWithTimeout(absl::Condition(state_.get(), &State::HasNews), kLook)) {
-        if (!state_->is_new) return false;
-        state_->is_new = false;
-        *progress = state_->step;
-        return true;
-      }
-    }
+    // Also where steps follow each other so fast that nothing is ever waited for.
     if (state_->gone()) state_->call.ClientGone();
+    absl::MutexLock lock(&state_->mutex);
+    if (state_->mutex.AwaitWithTimeout(absl::Condition(state_.get(), &State::HasNews), kLook)) {
+      if (!state_->is_new) return false;
+      state_->is_new = false;
+      *progress = state_->step;
+      return true;
+    }
   }
 }
 
