@@ -16,7 +16,7 @@ usage: tests/run.sh [--quick] [STAGE…]
              asan           houses without LibTorch under AddressSanitizer and UBSan
              tsan           the same under ThreadSanitizer
              thread-safety  clang's lock analysis of the sources that lock and that asan leaves out
-             fuzz           each fuzzer over its corpus for FUZZ_SECONDS (10)
+             fuzz           each fuzzer over its corpus for FUZZ_SECONDS (5)
 Logs of the last run are in build/test-logs.
 EOF
 }
@@ -80,7 +80,7 @@ fuzz() {
   local name=${1##*/} corpus status
   corpus=$BUILD_DIR/asan/corpus/$name
   mkdir -p "$corpus"
-  "$1" -max_total_time="${FUZZ_SECONDS:-10}" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+  "$1" -max_total_time="${FUZZ_SECONDS:-5}" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
     -artifact_prefix="$LOGS/$name-" "$corpus" "tests/fuzz/corpus/$name" >"$LOGS/$name.log" 2>&1
   status=$?
   [ "$status" = 0 ] || cat "$LOGS/$name.log"
