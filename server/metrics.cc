@@ -56,10 +56,11 @@ void Add(MetricFamily* family, Labels labels, double value) {
 }
 
 void AppendDevices(const std::vector<DeviceInfo>& devices, std::vector<MetricFamily>* out) {
-  MetricFamily memory = GaugeFamily("distorchd_device_memory_bytes",
-                                    "Memory of a device: total, free, and what distorchd holds: "
-                                    "weights, reserved by loads under way, staging buffers "
-                                    "and activations.");
+  MetricFamily memory =
+      GaugeFamily("distorchd_device_memory_bytes",
+                  "Memory of a device: total, free, and what distorchd holds: "
+                  "weights, reserved by loads and requests under way, staging buffers "
+                  "and activations.");
   MetricFamily queue = GaugeFamily("distorchd_queue_length", "Requests that wait for the device.");
   for (const DeviceInfo& device : devices) {
     const std::pair<const char*, int64_t> kinds[] = {

@@ -111,7 +111,7 @@ void AddDevices(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand("devices", "List the daemon's devices and their memory");
   command->footer(
       "USED is all that is taken on the device, by anyone; WEIGHTS what loaded checkpoints store\n"
-      "there; RESERVED what loads under way have been promised.\n\n"
+      "there; RESERVED what loads and requests under way are still to take.\n\n"
       "Example:\n"
       "  distorchctl devices --json | jq '.devices[].free_bytes'");
   command->callback([&run] { run = ListDevices; });

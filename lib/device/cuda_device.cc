@@ -90,9 +90,20 @@ absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices() {
 }
 
 CudaMemory ReadCudaMemory(int index) {
-  const auto [free, total] =
-      at::getDeviceAllocator(c10::kCUDA)->getMemoryInfo(static_cast<c10::DeviceIndex>(index));
-  return {.total_bytes = static_cast<int64_t>(total), .free_bytes = static_cast<int64_t>(free)};
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto device = static_cast<c10::DeviceIndex>(index);
+  c10::DeviceAllocator* const allocator = at::getDeviceAllocator(c10::kCUDA);
+  const auto [free, total] = allocator->getMemoryInfo(device);
+  const auto stats = allocator->getDeviceStats(device);
+  const int64_t allocated = stats.allocated_bytes[kAll].current;
+  return {.total_bytes = static_cast<int64_t>(total),
+          .free_bytes = static_cast<int64_t>(free) + stats.reserved_bytes[kAll].current - allocated,
+          .allocated_bytes = allocated,
+          .peak_bytes = stats.allocated_bytes[kAll].peak};
+}
+
+void ResetCudaPeak(int index) {
+  at::getDeviceAllocator(c10::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(index));
 }
 
 }  // namespace distorch

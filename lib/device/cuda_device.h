@@ -25,11 +25,15 @@ absl::StatusOr<std::vector<CudaDevice>> DiscoverCudaDevices();
 
 struct CudaMemory {
   int64_t total_bytes = 0;
+  // What the driver has, and what LibTorch's allocator keeps for its next allocations.
   int64_t free_bytes = 0;
+  int64_t allocated_bytes = 0;  // by this process's tensors
+  int64_t peak_bytes = 0;       // of these, since the last ResetCudaPeak
 };
 
-// The driver's view of device `index`. Throws c10::Error if the driver fails.
+// Of device `index`. Both throw c10::Error if the driver fails.
 CudaMemory ReadCudaMemory(int index);
+void ResetCudaPeak(int index);
 
 }  // namespace distorch
 

@@ -110,6 +110,13 @@ std::vector<DeviceSnapshot> DeviceManager::Snapshot() const {
   return snapshots;
 }
 
+std::optional<int64_t> DeviceManager::AllocatedBytes(const DeviceId& device) const {
+  if (device.is_cpu()) return std::nullopt;
+  const int index = TorchDevice(device).index();
+  return simulated_ ? GetSimulatedDeviceStats(index).allocated_bytes
+                    : ReadCudaMemory(index).allocated_bytes;
+}
+
 DeviceSnapshot DeviceManager::SimulatedSnapshot(int index) const {
   const SimulatedDeviceStats stats = GetSimulatedDeviceStats(index);
   return {.device = devices_[index],

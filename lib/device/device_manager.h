@@ -64,6 +64,9 @@ class DeviceManager {
   c10::Device TorchDevice(const DeviceId& device) const;
   // Current free memory is read from the driver, the simulated allocator or the kernel.
   std::vector<DeviceSnapshot> Snapshot() const;
+  // What this process's tensors take of `device`, which must be known; nullopt on the CPU, which
+  // does not count them.
+  std::optional<int64_t> AllocatedBytes(const DeviceId& device) const;
 
   // The dtype layers compute in on `device` for weights stored in the file as `file_dtype`: the
   // --compute_dtype flag, or for "auto" bfloat16 on CPUs with AVX512-BF16 or AMX and float32 on

@@ -178,4 +178,10 @@ SimulatedDeviceStats GetSimulatedDeviceStats(int index) {
 
 void ResetSimulatedPeak(int index) { Devices().allocators.at(index).ResetPeak(); }
 
+void ResetSimulatedAsked(int index) { Devices().allocators.at(index).ResetAsked(); }
+
+void FailSimulatedAllocation(int index, int64_t nth) {
+  Devices().allocators.at(index).FailAllocation(nth);
+}
+
 }  // namespace distorch

@@ -37,11 +37,18 @@ absl::Status ConfigureSimulatedDevices(const std::vector<DeviceMemory>& devices)
 struct SimulatedDeviceStats {
   int64_t capacity_bytes = 0;
   int64_t allocated_bytes = 0;
-  int64_t peak_bytes = 0;  // highest allocated_bytes since the last ResetSimulatedPeak
+  int64_t peak_bytes = 0;   // highest allocated_bytes since the last ResetSimulatedPeak
+  int64_t asked_bytes = 0;  // the same, had every allocation since ResetSimulatedAsked succeeded
+  int64_t fails_in = 0;     // allocations until the one that FailSimulatedAllocation lets fail
 };
 // `index` is that of "sim:index".
 SimulatedDeviceStats GetSimulatedDeviceStats(int index);
 void ResetSimulatedPeak(int index);
+void ResetSimulatedAsked(int index);
+
+// For tests of what runs out of memory anywhere: the `nth` allocation from now on (1: the next)
+// fails as one that does not fit; 0: none.
+void FailSimulatedAllocation(int index, int64_t nth);
 
 }  // namespace distorch
 

@@ -9,6 +9,13 @@
 namespace distorch::simulated {
 namespace {
 
+void RaiseTo(std::atomic<int64_t>& highest, int64_t bytes) {
+  int64_t before = highest.load(std::memory_order_relaxed);
+  while (bytes > before &&
+         !highest.compare_exchange_weak(before, bytes, std::memory_order_relaxed)) {
+  }
+}
+
 void ReleaseCpuStorage(void* context) {
   c10::intrusive_ptr<c10::StorageImpl>::reclaim(static_cast<c10::StorageImpl*>(context));
 }
@@ -45,13 +52,28 @@ void CountingAllocator::Configure(std::string name, int64_t capacity_bytes) {
   name_ = std::move(name);
   capacity_ = capacity_bytes;
   peak_ = 0;
+  asked_ = 0;
+  fails_in_ = 0;
 }
 
 SimulatedDeviceStats CountingAllocator::Stats() const {
-  return {.capacity_bytes = capacity_, .allocated_bytes = allocated_, .peak_bytes = peak_};
+  return {.capacity_bytes = capacity_,
+          .allocated_bytes = allocated_,
+          .peak_bytes = peak_,
+          .asked_bytes = asked_,
+          .fails_in = fails_in_};
 }
 
 void CountingAllocator::ResetPeak() { peak_ = allocated_.load(); }
+
+void CountingAllocator::ResetAsked() { asked_ = allocated_.load(); }
+
+bool CountingAllocator::FailsNow() {
+  int64_t left = fails_in_.load(std::memory_order_relaxed);
+  while (left > 0 && !fails_in_.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) {
+  }
+  return left == 1;
+}
 
 c10::DataPtr CountingAllocator::allocate(size_t bytes) {
   auto charge = std::make_unique<Charge>(*this, static_cast<int64_t>(bytes));
@@ -70,16 +92,15 @@ void CountingAllocator::copy_data(void* dest, const void* src, std::size_t count
 }
 
 void CountingAllocator::Add(int64_t bytes) {
+  const bool fails = FailsNow();
   int64_t before = allocated_.load(std::memory_order_relaxed);
   do {
-    TORCH_CHECK_WITH(OutOfMemoryError, bytes <= capacity_ - before, name_,
+    RaiseTo(asked_, before + bytes);
+    TORCH_CHECK_WITH(OutOfMemoryError, !fails && bytes <= capacity_ - before, name_,
                      " (simulated): out of memory. Tried to allocate ", FormatBytes(bytes),
                      "; capacity ", FormatBytes(capacity_), ", ", FormatBytes(before), " in use");
   } while (!allocated_.compare_exchange_weak(before, before + bytes, std::memory_order_relaxed));
-  int64_t peak = peak_.load(std::memory_order_relaxed);
-  while (before + bytes > peak &&
-         !peak_.compare_exchange_weak(peak, before + bytes, std::memory_order_relaxed)) {
-  }
+  RaiseTo(peak_, before + bytes);
 }
 
 void CountingAllocator::Subtract(int64_t bytes) {

@@ -35,6 +35,9 @@ class CountingAllocator final : public c10::Allocator {
   const std::string& name() const { return name_; }
   SimulatedDeviceStats Stats() const;
   void ResetPeak();
+  void ResetAsked();
+  // As FailSimulatedAllocation.
+  void FailAllocation(int64_t nth) { fails_in_ = nth; }
 
   // Memory on the CPU. Throws c10::OutOfMemoryError, before anything is allocated, if it would not
   // fit.
@@ -45,6 +48,8 @@ class CountingAllocator final : public c10::Allocator {
 
  private:
   friend class Charge;
+  // Whether the allocation under way is the one that is to fail.
+  bool FailsNow();
   void Add(int64_t bytes);
   void Subtract(int64_t bytes);
 
@@ -52,6 +57,8 @@ class CountingAllocator final : public c10::Allocator {
   int64_t capacity_ = 0;
   std::atomic<int64_t> allocated_ = 0;
   std::atomic<int64_t> peak_ = 0;
+  std::atomic<int64_t> asked_ = 0;
+  std::atomic<int64_t> fails_in_ = 0;
 };
 
 // The process's devices, "sim:0" first. Never destroyed: tensors with static lifetime may outlive

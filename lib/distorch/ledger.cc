@@ -52,13 +52,15 @@ BytesByDevice Reservation::bytes() const {
   return ledger_ == nullptr ? BytesByDevice() : ledger_->Bytes(id_);
 }
 
-Ledger::Ledger(std::vector<DeviceMemory> devices) : devices_(std::move(devices)) {}
+Ledger::Ledger(std::vector<DeviceMemory> devices, Allocated allocated)
+    : devices_(std::move(devices)), allocated_(std::move(allocated)) {}
 
 absl::StatusOr<Reservation> Ledger::Reserve(std::string holder, const BytesByDevice& need,
                                             const BytesByDevice& free_now, Kind kind) {
   absl::MutexLock lock(&mutex_);
   RETURN_IF_ERROR(CheckLocked(need, free_now));
   const uint64_t id = next_id_++;
+  CountChange(need);
   entries_.emplace(id, Entry{.holder = std::move(holder), .bytes = need, .kind = kind});
   return Reservation(this, id);
 }
@@ -74,7 +76,7 @@ BytesByDevice Ledger::Lacking(const BytesByDevice& need, const BytesByDevice& fr
   for (const DeviceMemory& device : devices_) {
     const DeviceState state = State(device, free_now);
     const int64_t bytes = BytesOn(need, device.device);
-    const int64_t missing = bytes - (state.free_bytes - state.use.reserved_bytes);
+    const int64_t missing = bytes - (state.free_bytes - state.pending_bytes);
     if (bytes > 0 && missing > 0) lacking[device.device] = missing;
   }
   return lacking;
@@ -95,17 +97,50 @@ std::map<DeviceId, Ledger::DeviceUse> Ledger::Use() const {
   return use;
 }
 
+void Ledger::CountChange(const BytesByDevice& bytes) {
+  ++changes_;
+  for (const auto& [device, count] : bytes) {
+    if (count > 0) ++changes_on_[device];
+  }
+}
+
+uint64_t Ledger::changes() const {
+  absl::MutexLock lock(&mutex_);
+  return changes_;
+}
+
+uint64_t Ledger::changes_on(const DeviceId& device) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = changes_on_.find(device);
+  return found == changes_on_.end() ? 0 : found->second;
+}
+
+void Ledger::AwaitChange(uint64_t seen, absl::Time deadline, const std::stop_token& stop) const {
+  // Conditions are looked at again whenever the mutex is released.
+  const std::stop_callback wake(stop, [this] { absl::MutexLock lock(&mutex_); });
+  const auto is_over = [this, seen, &stop]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return changes_ != seen || stop.stop_requested();
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithDeadline(absl::Condition(&is_over), deadline);
+}
+
 void Ledger::Commit(uint64_t id, const BytesByDevice& measured) {
   absl::MutexLock lock(&mutex_);
   const auto it = entries_.find(id);
   if (it == entries_.end()) return;
+  CountChange(it->second.bytes);
+  CountChange(measured);
   it->second.bytes = measured;
   it->second.committed = true;
 }
 
 void Ledger::Release(uint64_t id) {
   absl::MutexLock lock(&mutex_);
-  entries_.erase(id);
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  CountChange(it->second.bytes);
+  entries_.erase(it);
 }
 
 BytesByDevice Ledger::Bytes(uint64_t id) const {
@@ -117,12 +152,20 @@ BytesByDevice Ledger::Bytes(uint64_t id) const {
 Ledger::DeviceState Ledger::State(const DeviceMemory& device, const BytesByDevice& free_now) const {
   DeviceState state;
   for (const auto& [id, entry] : entries_) {
-    int64_t& bytes = !entry.committed               ? state.use.reserved_bytes
-                     : entry.kind == Kind::kStaging ? state.use.staging_bytes
-                                                    : state.use.weights_bytes;
+    int64_t& bytes = entry.kind == Kind::kActivations ? state.use.activation_bytes
+                     : !entry.committed               ? state.use.reserved_bytes
+                     : entry.kind == Kind::kStaging   ? state.use.staging_bytes
+                                                      : state.use.weights_bytes;
     bytes += BytesOn(entry.bytes, device.device);
   }
-  state.free_bytes = std::max<int64_t>(0, device.total_bytes - state.use.held_bytes());
+  const int64_t promised = state.use.promised_bytes();
+  const std::optional<int64_t> allocated = allocated_ ? allocated_(device.device) : std::nullopt;
+  state.taken_bytes = allocated
+                          ? std::clamp<int64_t>(*allocated - state.use.held_bytes(), 0, promised)
+                          : state.use.activation_bytes;
+  state.pending_bytes = promised - state.taken_bytes;
+  state.free_bytes =
+      std::max<int64_t>(0, device.total_bytes - state.use.held_bytes() - state.taken_bytes);
   if (const auto it = free_now.find(device.device); it != free_now.end()) {
     state.free_bytes = std::min(state.free_bytes, it->second);
   }
@@ -133,8 +176,9 @@ std::string Ledger::Holders(const DeviceMemory& device, const DeviceState& state
   std::vector<std::pair<int64_t, std::string>> holders;
   for (const auto& [id, entry] : entries_) {
     const int64_t bytes = BytesOn(entry.bytes, device.device);
+    const bool loads = !entry.committed && entry.kind != Kind::kActivations;
     if (bytes > 0)
-      holders.emplace_back(bytes, absl::StrCat(entry.holder, entry.committed ? "" : " (loading)"));
+      holders.emplace_back(bytes, absl::StrCat(entry.holder, loads ? " (loading)" : ""));
   }
   std::stable_sort(holders.begin(), holders.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
@@ -150,7 +194,8 @@ std::string Ledger::Holders(const DeviceMemory& device, const DeviceState& state
   }
   if (rest > 0)
     parts.push_back(absl::StrCat(FormatBytes(rest), " ", holders.size() - kHoldersShown, " more"));
-  const int64_t others = device.total_bytes - state.use.held_bytes() - state.free_bytes;
+  const int64_t others =
+      device.total_bytes - state.use.held_bytes() - state.taken_bytes - state.free_bytes;
   if (others > 0)
     parts.push_back(absl::StrCat(FormatBytes(others), " not weights or staging of this server"));
   return parts.empty() ? "nobody" : absl::StrJoin(parts, ", ");
@@ -170,13 +215,14 @@ absl::Status Ledger::CheckLocked(const BytesByDevice& need, const BytesByDevice&
           absl::StrCat("a need of ", bytes, " bytes on ", id.ToString(), " is negative"));
     }
     const DeviceState state = State(*device, free_now);
-    if (bytes == 0 || bytes <= state.free_bytes - state.use.reserved_bytes) continue;
+    if (bytes == 0 || bytes <= state.free_bytes - state.pending_bytes) continue;
     rows += TableRow(id.ToString(), FormatBytes(bytes), FormatBytes(state.free_bytes),
-                     FormatBytes(state.use.reserved_bytes), Holders(*device, state));
+                     FormatBytes(state.pending_bytes), Holders(*device, state));
   }
   if (rows.empty()) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      "not enough device memory: needed is more than free less reserved (by loads under way)",
+      "not enough device memory: needed is more than free less reserved (by loads and requests "
+      "under way)",
       TableRow("device", "needed", "free", "reserved", "held by"), rows));
 }
 

@@ -26,6 +26,8 @@ struct StepWork {
   struct Block {
     double flops = 0;
     double activation_bytes = 0;  // read and written
+    // Of these, what one of its operations does: it is there at one time.
+    double bytes_at_once = 0;
   };
   // What a unit is given that another made.
   struct Input {

@@ -24,8 +24,10 @@ StepWork::Block Product(const BlockShape& block, int64_t rows, int64_t element_b
   const bool is_matrix = block.weight.size() > 1;
   const auto in = static_cast<double>(block.weight[is_matrix ? 1 : 0]);
   const auto out = static_cast<double>(block.weight[0]);
+  const double bytes = count * (in + out) * static_cast<double>(element_bytes);
   return {.flops = is_matrix ? 2 * count * elements : 0,
-          .activation_bytes = count * (in + out) * static_cast<double>(element_bytes)};
+          .activation_bytes = bytes,
+          .bytes_at_once = bytes};
 }
 
 // The work of a walk over a model's blocks, in their order.
@@ -36,6 +38,7 @@ class Walk {
   }
 
   int64_t batch() const { return size_.batch; }
+  int64_t context(int64_t usual) const { return size_.context > 0 ? size_.context : usual; }
 
   void AddProduct(const BlockShape& block, int64_t rows) {
     work_.blocks.push_back(Product(block, rows, size_.element_bytes));
@@ -45,9 +48,17 @@ class Walk {
   void AddAttention(int64_t queries, int64_t keys, int64_t width) {
     const auto q = static_cast<double>(queries), k = static_cast<double>(keys);
     const double channels = static_cast<double>(width) * static_cast<double>(size_.batch);
-    work_.blocks.back().flops += 4 * q * k * channels;
-    work_.blocks.back().activation_bytes +=
-        2 * (q + k) * channels * static_cast<double>(size_.element_bytes);
+    const double bytes = 2 * (q + k) * channels * static_cast<double>(size_.element_bytes);
+    StepWork::Block& block = work_.blocks.back();
+    block.flops += 4 * q * k * channels;
+    block.activation_bytes += bytes;
+    block.bytes_at_once = std::max(block.bytes_at_once, bytes);
+  }
+  // The block added last need not make the enlarged map that it convolves.
+  void ReadsSmallerMap(const BlockShape& block, int64_t rows) {
+    constexpr double kSmaller = 0.75;  // a map of half the sides
+    work_.blocks.back().bytes_at_once -=
+        kSmaller * static_cast<double>(Bytes(rows, block.weight[1]));
   }
 
   // Bytes of [batch, rows, channels].
@@ -111,13 +122,14 @@ class UNetWalk {
         absl::StrContains(name, ".emb_layers.")) {
       walk_.AddProduct(block, walk_.batch());
     } else if (absl::EndsWith(name, "attn2.to_k") || absl::EndsWith(name, "attn2.to_v")) {
-      walk_.AddProduct(block, walk_.batch() * kUNetText);
+      walk_.AddProduct(block, walk_.batch() * walk_.context(kUNetText));
     } else {
       walk_.AddProduct(block, walk_.batch() * area);
     }
+    if (samples_up && block.weight.size() > 1) walk_.ReadsSmallerMap(block, area);
     if (absl::EndsWith(name, "attn1.to_out.0")) walk_.AddAttention(area, area, block.weight[0]);
     if (absl::EndsWith(name, "attn2.to_out.0"))
-      walk_.AddAttention(area, kUNetText, block.weight[0]);
+      walk_.AddAttention(area, walk_.context(kUNetText), block.weight[0]);
   }
 
   // "input_blocks.3" of a unit's first block.
@@ -161,7 +173,7 @@ StepWork UNetWork(const ModelShape& shape, const StepSize& size) {
 
 StepWork MmDitWork(const ModelShape& shape, const StepSize& size) {
   Walk walk(shape, size);
-  const int64_t image = Patches(size), text = kMmDitText;
+  const int64_t image = Patches(size), text = walk.context(kMmDitText);
   int64_t width = 0;
   for (const BlockShape& block : shape.blocks) {
     const std::string_view name = block.name;
@@ -186,7 +198,7 @@ StepWork MmDitWork(const ModelShape& shape, const StepSize& size) {
 
 StepWork FluxWork(const ModelShape& shape, const StepSize& size) {
   Walk walk(shape, size);
-  const int64_t image = Patches(size), text = kFluxText;
+  const int64_t image = Patches(size), text = walk.context(kFluxText);
   int64_t width = 0;
   for (const BlockShape& block : shape.blocks) {
     const std::string_view name = block.name;

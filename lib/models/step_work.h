@@ -15,10 +15,10 @@ struct StepSize {
   int64_t height = 64, width = 64;  // of the latent
   int64_t batch = 2;                // both halves of classifier-free guidance
   int64_t element_bytes = 2;        // of an activation
+  int64_t context = 0;              // tokens of the text; 0: as many as are usual for the family
 };
 
-// One evaluation of lib/nn's UNet, MmDit and Flux, whose blocks `shape` must be, with a text of the
-// length that is usual for the family.
+// One evaluation of lib/nn's UNet, MmDit and Flux, whose blocks `shape` must be.
 StepWork UNetWork(const ModelShape& shape, const StepSize& size);
 StepWork MmDitWork(const ModelShape& shape, const StepSize& size);
 StepWork FluxWork(const ModelShape& shape, const StepSize& size);

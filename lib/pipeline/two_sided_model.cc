@@ -33,17 +33,10 @@ at::Tensor Expand(const at::Tensor& t, int64_t batch) {
 std::optional<text::Conditioning> Join(const models::DiffusionModel& model,
                                        const text::Conditioning& first,
                                        const text::Conditioning& second, int64_t batch) {
-  if (first.concat.defined() != second.concat.defined() ||
-      first.pooled.defined() != second.pooled.defined() || first.guidance != second.guidance ||
-      first.size != second.size) {
-    return std::nullopt;
-  }
-  const int64_t a = first.cross_attention.size(1), b = second.cross_attention.size(1);
-  if (a != b && !model.context_may_repeat()) return std::nullopt;
-  const int64_t length = std::lcm(a, b);
-  if (length > kMaxRepeats * std::min(a, b)) return std::nullopt;
+  const std::optional<int64_t> length = JoinedLength(model, first, second);
+  if (!length) return std::nullopt;
   auto repeat = [&](const at::Tensor& t) {
-    return Expand(t, batch).repeat({1, length / t.size(1), 1});
+    return Expand(t, batch).repeat({1, *length / t.size(1), 1});
   };
   text::Conditioning joined = first;
   joined.cross_attention = at::cat({repeat(first.cross_attention), repeat(second.cross_attention)});
@@ -71,6 +64,21 @@ text::Conditioning SliceItems(const text::Conditioning& conditioning, int64_t be
     if (part->defined() && part->size(0) > 1) *part = part->slice(0, begin, end);
   }
   return slice;
+}
+
+std::optional<int64_t> JoinedLength(const models::DiffusionModel& model,
+                                    const text::Conditioning& first,
+                                    const text::Conditioning& second) {
+  if (first.concat.defined() != second.concat.defined() ||
+      first.pooled.defined() != second.pooled.defined() || first.guidance != second.guidance ||
+      first.size != second.size) {
+    return std::nullopt;
+  }
+  const int64_t a = first.cross_attention.size(1), b = second.cross_attention.size(1);
+  if (a != b && !model.context_may_repeat()) return std::nullopt;
+  const int64_t length = std::lcm(a, b);
+  if (length > kMaxRepeats * std::min(a, b)) return std::nullopt;
+  return length;
 }
 
 // What a teammate is given, and what it makes of it. Shared with its job: the sampling waits for

@@ -20,6 +20,11 @@ namespace distorch::pipeline {
 // Items [begin, end) of a conditioning for a batch; parts that serve any batch stay whole.
 text::Conditioning SliceItems(const text::Conditioning& conditioning, int64_t begin, int64_t end);
 
+// Tokens of both conditionings as one batch of `model`; nullopt: each is evaluated for itself.
+std::optional<int64_t> JoinedLength(const models::DiffusionModel& model,
+                                    const text::Conditioning& first,
+                                    const text::Conditioning& second);
+
 // Evaluates both conditionings: in one batch where their lengths allow, and with the batch's items
 // spread over the team's devices. Kernels round batches of another size otherwise: the shares
 // depend on the team's size alone, so that results do not depend on which device was idle. One

@@ -5,8 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "lib/base/cancellation.h"
@@ -14,15 +12,18 @@
 
 namespace distorch::pipeline {
 
+// Side of the tiles to go on by, in pixels of the image, where there is no memory for the whole.
+inline constexpr int64_t kFallbackTile = 512;
+
 struct VaeOptions {
-  // Side of the tiles in pixels of the image; 0: the image whole, and by tiles only when the device
-  // has no memory for that.
+  // Side of the tiles in pixels of the image; 0: the image whole.
   int64_t tile_size = 0;
-  // Told when that happened. May be empty.
-  std::function<void(std::string_view message)> warn;
+  // Without a tile_size: tiles of kFallbackTile, which overlap as the reference's do that it falls
+  // back to.
+  bool falls_back = false;
 };
 
-// As VaeModel's methods, which see. RESOURCE_EXHAUSTED when even a tile does not fit.
+// As VaeModel's methods, which see. RESOURCE_EXHAUSTED where memory lacks for what the options say.
 absl::StatusOr<at::Tensor> DecodeLatents(const models::VaeModel& vae, const at::Tensor& latents,
                                          const VaeOptions& options, const CancelToken& cancel);
 absl::StatusOr<at::Tensor> EncodeImages(const models::VaeModel& vae, const at::Tensor& images,

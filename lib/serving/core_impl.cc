@@ -142,7 +142,8 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       embeddings_("embedding", std::move(folders.embeddings)),
       devices_(std::move(devices)),
       links_(std::move(links)),
-      ledger_(devices_->Memory()),
+      ledger_(devices_->Memory(),
+              [this](const DeviceId& device) { return devices_->AllocatedBytes(device); }),
       meter_(WithDisk(devices_->devices())),
       streamer_(StreamingOf(options, *devices_), TorchDevices(*devices_), links_, &meter_,
                 &ledger_),
@@ -150,6 +151,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       registry_(store_.get()),
       forecasts_(*devices_, links_, StreamingOf(options, *devices_).staging_bytes, observer_),
       room_maker_(*devices_, &ledger_, &streamer_, &registry_, options.evict == "lru"),
+      activations_(*devices_, &ledger_, &room_maker_, observer_),
       loader_(checkpoints_, *devices_, &ledger_, &registry_, &meter_, &streamer_, observer_,
               &forecasts_, &room_maker_, execution),
       lora_applier_(loras_, *devices_, &ledger_, &registry_, &streamer_),
@@ -157,7 +159,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, ExtraModelPaths folders,
       preview_decoders_(std::move(folders.vae_approx), &meter_, observer_),
       teams_(*devices_, options.parallel, &streamer_, &runner_, observer_),
       inference_(devices_->devices(), &registry_, &runner_,
-                 {&embeddings_, &preview_decoders_, &teams_, &room_maker_, observer_}),
+                 {&embeddings_, &preview_decoders_, &teams_, &activations_, observer_}),
       runner_(devices_->devices(), {options.queue_limit, options.max_queued_per_client}, observer_),
       load_executor_("load", options.queue_limit),
       unload_executor_("unload", options.queue_limit),
@@ -199,12 +201,16 @@ std::vector<DeviceInfo> CoreImpl::ListDevices() {
     if (auto found = use.find(snapshot.device); found != use.end()) {
       info.weights_bytes = found->second.weights_bytes;
       info.reserved_bytes = found->second.reserved_bytes;
+      info.activation_bytes = found->second.activation_bytes;
     }
     info.staging_bytes = meter_.staging_bytes(meter_.IndexOf(snapshot.device));
-    // A CPU's memory is everybody's: what is neither ours nor free says nothing of activations.
+    // What is there, and what is still to come. A CPU does not count what is there: its memory is
+    // everybody's.
     if (!snapshot.device.is_cpu()) {
-      info.activation_bytes = std::max<int64_t>(
-          0, snapshot.total_bytes - snapshot.free_bytes - info.weights_bytes - info.staging_bytes);
+      const int64_t held = std::exchange(
+          info.activation_bytes, std::max<int64_t>(0, snapshot.total_bytes - snapshot.free_bytes -
+                                                          info.weights_bytes - info.staging_bytes));
+      info.reserved_bytes += std::max<int64_t>(0, held - info.activation_bytes);
     }
     info.queue_length = runner_.queue_length(snapshot.device);
     devices.push_back(std::move(info));

@@ -13,6 +13,7 @@
 #include "lib/distorch/ledger.h"
 #include "lib/distorch/streamer.h"
 #include "lib/distorch/transfer_meter.h"
+#include "lib/serving/activation_room.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/executor.h"
@@ -91,6 +92,7 @@ class CoreImpl : public DaemonCore {
   Registry registry_;
   StepForecasts forecasts_;
   const RoomMaker room_maker_;
+  ActivationRoom activations_;
   Loader loader_;
   LoraApplier lora_applier_;
   Restorer restorer_;

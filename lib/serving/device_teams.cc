@@ -47,6 +47,10 @@ absl::Status DeviceTeams::Check(std::string_view field, const std::string& paral
   return ParseDevices(field, parallel, devices).status();
 }
 
+bool DeviceTeams::MaySpread(const std::string& parallel) const {
+  return (parallel.empty() ? by_default_ : parallel) != kOff;
+}
+
 absl::StatusOr<pipeline::Team> DeviceTeams::For(const LoadedComponent& model,
                                                 const std::string& parallel) const {
   const std::string& wanted = parallel.empty() ? by_default_ : parallel;

@@ -31,6 +31,10 @@ class DeviceTeams {
     return Check("options.parallel", parallel, devices_);
   }
 
+  // Whether others may compute a share of a sampling; `parallel` is checked, or empty for the
+  // default.
+  bool MaySpread(const std::string& parallel) const;
+
   // For a sampling of `model`; `parallel` is checked, or empty for the default. Lives as long as
   // the model is pinned.
   absl::StatusOr<pipeline::Team> For(const LoadedComponent& model,

@@ -125,27 +125,24 @@ absl::Status InferJob::EncodePrompts() {
   return absl::OkStatus();
 }
 
-pipeline::VaeOptions InferJob::VaeOptions() const {
-  return {.tile_size = spec_.tile_size,
-          .warn = [observer = services_.observer](std::string_view message) {
-            observer->Warning(message);
-          }};
+pipeline::VaeOptions InferJob::VaeOptions(bool by_tiles) const {
+  return {.tile_size = spec_.tile_size, .falls_back = by_tiles};
 }
 
-absl::Status InferJob::EncodeInitImage() {
+absl::Status InferJob::EncodeInitImage(bool by_tiles) {
   ASSIGN_OR_RETURN(const Image8 picture, DecodePicture("init_image", spec_.init_image));
   ASSIGN_OR_RETURN(const at::Tensor image, RunTorchOr<at::Tensor>([&] {
                      return pipeline::ResizeCover(pipeline::FromImage8(picture), spec_.height,
                                                   spec_.width);
                    }));
   ASSIGN_OR_RETURN(const at::Tensor latent,
-                   pipeline::EncodeImages(vae_->vae(), image, VaeOptions(), *cancel_));
+                   pipeline::EncodeImages(vae_->vae(), image, VaeOptions(by_tiles), *cancel_));
   inputs_.latent = latent.repeat({spec_.batch_size, 1, 1, 1});
   ASSIGN_OR_RETURN(inputs_.noise_mask, Mask(picture));
   if (pipeline::TakesPicture(model_->model())) return ConditionOnPicture(latent);
   if (!inputs_.noise_mask.defined() || !pipeline::TakesMask(model_->model()))
     return absl::OkStatus();
-  return ConditionOnMask(image, inputs_.noise_mask);
+  return ConditionOnMask(image, inputs_.noise_mask, VaeOptions(by_tiles));
 }
 
 absl::StatusOr<at::Tensor> InferJob::Mask(const Image8& picture) const {
@@ -162,12 +159,13 @@ absl::StatusOr<at::Tensor> InferJob::Mask(const Image8& picture) const {
   });
 }
 
-absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor& mask) {
+absl::Status InferJob::ConditionOnMask(const at::Tensor& image, const at::Tensor& mask,
+                                       const pipeline::VaeOptions& options) {
   const models::DiffusionModel& model = model_->model();
   ASSIGN_OR_RETURN(const at::Tensor visible,
                    RunTorchOr<at::Tensor>([&] { return pipeline::HideUnder(image, mask); }));
   ASSIGN_OR_RETURN(const at::Tensor latent,
-                   pipeline::EncodeImages(vae_->vae(), visible, VaeOptions(), *cancel_));
+                   pipeline::EncodeImages(vae_->vae(), visible, options, *cancel_));
   ASSIGN_OR_RETURN(inputs_.positive.concat, RunTorchOr<at::Tensor>([&] {
                      return pipeline::ConcatOf(model, model.latent_format().ToModel(latent), mask);
                    }));
@@ -239,11 +237,11 @@ void InferJob::AddPixels(const Image8& image) {
   pixels_->data.append(image.pixels.begin(), image.pixels.end());
 }
 
-absl::Status InferJob::Decode() {
+absl::Status InferJob::Decode(bool by_tiles) {
   if (spec_.outputs.latent) latent_out_ = FromTorch(latent_);
-  if (!spec_.outputs.files && !spec_.outputs.pixels) return absl::OkStatus();
+  if (!decodes()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const at::Tensor images,
-                   pipeline::DecodeLatents(vae_->vae(), latent_, VaeOptions(), *cancel_));
+                   pipeline::DecodeLatents(vae_->vae(), latent_, VaeOptions(by_tiles), *cancel_));
   const ImageText text = GenerationText(Parameters());
   const ImageFormat format = *ImageFormatByName(spec_.image_format);  // checked with the fields
   for (int64_t i = 0; i < images.size(0); ++i) {

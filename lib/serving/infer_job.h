@@ -12,6 +12,7 @@
 #include "lib/pipeline/png_metadata.h"
 #include "lib/pipeline/sample_latent.h"
 #include "lib/pipeline/vae.h"
+#include "lib/serving/activation_room.h"
 #include "lib/serving/daemon_core.h"
 #include "lib/serving/device_teams.h"
 #include "lib/serving/infer_spec.h"
@@ -19,7 +20,6 @@
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/registry.h"
-#include "lib/serving/room_maker.h"
 
 namespace distorch {
 
@@ -28,12 +28,12 @@ struct InferServices {
   const ModelFolders* embeddings = nullptr;
   PreviewDecoders* preview_decoders = nullptr;
   const DeviceTeams* teams = nullptr;
-  const RoomMaker* room_maker = nullptr;
+  ActivationRoom* activations = nullptr;
   Observer* observer = nullptr;
 };
 
 // Each method is one phase, to be run in order, one thread at a time, and again when it failed;
-// state passes between them in the object.
+// state passes between them in the object. `by_tiles`: there is no memory for pictures at once.
 class InferJob {
  public:
   // Checks every field; INVALID_ARGUMENT names it. The pins are those of the spec's handles.
@@ -47,9 +47,9 @@ class InferJob {
   // repaint; what the model's extra channels see of both, where it has some. A model that edits
   // starts from an empty latent, as in the reference's workflow, unless it is to keep something of
   // the picture (denoise below 1, or a mask).
-  absl::Status EncodeInitImage();
+  absl::Status EncodeInitImage(bool by_tiles);
   absl::Status Sample();
-  absl::Status Decode();
+  absl::Status Decode(bool by_tiles);
 
   const Pin& model() const { return model_; }
   const Pin& clip() const { return clip_; }
@@ -57,6 +57,7 @@ class InferJob {
   // As far as it is known before anything has run: of the sizes, and of the sampler.
   const pipeline::SampleInputs& inputs() const { return inputs_; }
   bool has_init_image() const { return !spec_.init_image.empty(); }
+  bool decodes() const { return spec_.outputs.files || spec_.outputs.pixels; }
   // After Decode: what InferSpec's outputs ask for.
   std::vector<std::string> TakePng() { return std::move(png_); }
   std::optional<HostTensor> TakePixels() { return std::move(pixels_); }
@@ -69,13 +70,14 @@ class InferJob {
   InferJob(const InferSpec& spec, Pin model, Pin clip, Pin vae, CancelTokenPtr cancel,
            InferCallbacks callbacks, const InferServices& services);
   absl::Status CheckFields() const;
-  pipeline::VaeOptions VaeOptions() const;
+  pipeline::VaeOptions VaeOptions(bool by_tiles) const;
   GenerationParameters Parameters() const;
   // [1, 1, H, W]: where to repaint; undefined: everywhere. `picture` is the one to start from.
   absl::StatusOr<at::Tensor> Mask(const Image8& picture) const;
   // What an inpainting model sees beside the latent: the mask and the picture without what it
   // covers.
-  absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask);
+  absl::Status ConditionOnMask(const at::Tensor& image, const at::Tensor& mask,
+                               const pipeline::VaeOptions& options);
   // What an editing model sees: the picture's latent.
   absl::Status ConditionOnPicture(const at::Tensor& latent);
   void AddPixels(const Image8& image);

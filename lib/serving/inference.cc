@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@
 #include "lib/pipeline/pixels.h"
 #include "lib/pipeline/png_codec.h"
 #include "lib/pipeline/sample_latent.h"
+#include "lib/pipeline/vae.h"
 #include "lib/serving/infer_job.h"
 #include "lib/serving/prompt_embeddings.h"
 #include "lib/serving/sampling_request.h"
@@ -143,13 +145,6 @@ Inference::Inference(std::vector<DeviceId> devices, Registry* registry, PhaseRun
       services_(services),
       conditionings_(kConditioningCacheBytes) {}
 
-pipeline::VaeOptions Inference::VaeOptions(int tile_size) const {
-  return {.tile_size = tile_size,
-          .warn = [observer = services_.observer](std::string_view message) {
-            observer->Warning(message);
-          }};
-}
-
 DeviceId Inference::ComputeDevice(const Pin& pin) const {
   return devices_[DeviceIndex(pin->component->compute().device, devices_.size())];
 }
@@ -169,21 +164,63 @@ Phase Inference::NewPhase(std::string name, const Pin& pin, double units) const 
   return phase;
 }
 
+std::vector<PhaseMemory> Inference::DecodeWays(const Pin& vae, int64_t height, int64_t width,
+                                               int64_t tile_size) const {
+  const auto way = [&](int64_t tile) {
+    return DecodeMemory(*vae, ComputeDevice(vae), height, width, tile);
+  };
+  if (tile_size > 0) return {way(tile_size)};
+  return {way(0), way(pipeline::kFallbackTile)};
+}
+
+std::vector<PhaseMemory> Inference::EncodeWays(const Pin& vae, int64_t height, int64_t width,
+                                               int64_t tile_size) const {
+  const auto way = [&](int64_t tile) {
+    return EncodeMemory(*vae, ComputeDevice(vae), height, width, tile);
+  };
+  if (tile_size > 0) return {way(tile_size)};
+  return {way(0), way(pipeline::kFallbackTile)};
+}
+
+PhaseMemory Inference::SamplingMemoryOf(const Pin& model, const pipeline::SampleInputs& inputs,
+                                        const std::string& parallel, int preview_every) const {
+  const bool spread = services_.teams->MaySpread(parallel);
+  return SamplingMemory(
+      *model, ComputeDevice(model), devices_, inputs, spread,
+      absl::StrCat(preview_every > 0 ? "previews" : "no previews", spread ? ", spread" : ""));
+}
+
 absl::AnyInvocable<absl::Status()> Inference::Timed(const Phase& phase, const Pin& pin,
-                                                    double units,
-                                                    absl::AnyInvocable<absl::Status()> work) {
-  return [this, key = CostKey(phase, pin), units, device = phase.device,
-          work = std::move(work)]() mutable {
-    const absl::Time start = absl::Now();
-    const absl::Status status = services_.room_maker->RunWithRoom(device, work);
+                                                    double units, CancelTokenPtr cancel, Ways ways,
+                                                    WayWork work) {
+  return [this, key = CostKey(phase, pin), units, cancel = std::move(cancel),
+          ways = std::move(ways), work = std::move(work)]() mutable {
+    absl::Time start;  // of the run that succeeded
+    const absl::Status status = RunInAWay(ways(), *cancel, [&](size_t way) {
+      start = absl::Now();
+      return work(way);
+    });
     if (status.ok()) costs_.Learn(key, units, absl::ToDoubleSeconds(absl::Now() - start));
     return status;
   };
 }
 
+absl::Status Inference::RunInAWay(const std::vector<PhaseMemory>& ways, const CancelToken& cancel,
+                                  absl::FunctionRef<absl::Status(size_t way)> work) {
+  for (size_t way = 0;; ++way) {
+    const absl::Status status =
+        services_.activations->Run(ways[way], cancel, [&] { return work(way); });
+    if (!absl::IsResourceExhausted(status) || way + 1 == ways.size()) return status;
+    const std::string why(status.message());
+    services_.observer->Warning(absl::StrCat(
+        "no memory to ", ways[way].key.phase, " an image at once, going on by tiles of ",
+        pipeline::kFallbackTile, " pixels: ", why.substr(0, why.find('\n'))));
+  }
+}
+
 template <typename T>
 void Inference::RunOne(OnePhase what, Pin pin,
-                       absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
+                       absl::AnyInvocable<absl::StatusOr<T>(const Pin&, size_t way)> work,
                        CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done) {
   auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError("not run"));
   PhasedRequest request{pin->family,
@@ -194,9 +231,10 @@ void Inference::RunOne(OnePhase what, Pin pin,
                         std::move(callbacks.queue)};
   Phase phase = NewPhase(std::move(what.name), pin, what.units);
   auto pinned = std::make_shared<const Pin>(std::move(pin));
-  phase.work =
-      Timed(phase, *pinned, what.units, [pinned, work = std::move(work), result]() mutable {
-        *result = work(*pinned);
+  phase.work = Timed(
+      phase, *pinned, what.units, request.cancel, [ways = std::move(what.ways)] { return ways; },
+      [pinned, work = std::move(work), result](size_t way) mutable {
+        *result = work(*pinned, way);
         return result->status();
       });
   pinned.reset();
@@ -216,7 +254,9 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
   status.Update(CheckPrompt("text", spec.text));
   if (!status.ok()) return done(status);
 
-  auto work = [this, text = spec.text](const Pin& pin) -> absl::StatusOr<EncodeTextResult> {
+  OnePhase phase{"text"};
+  phase.ways = {TextMemory(**pin, ComputeDevice(*pin), spec.text.size())};
+  auto work = [this, text = spec.text](const Pin& pin, size_t) -> absl::StatusOr<EncodeTextResult> {
     PromptEmbeddings embeddings(services_.embeddings);
     ASSIGN_OR_RETURN(text::Conditioning conditioning,
                      pin->clip().Encode(text, pin.stop_at_layer(), &embeddings));
@@ -227,8 +267,8 @@ void Inference::EncodeText(const EncodeTextSpec& spec, CancelTokenPtr cancel,
     conditionings_.Put(result.conditioning_id, std::move(conditioning));
     return result;
   };
-  RunOne<EncodeTextResult>({"text"}, *std::move(pin), std::move(work), std::move(cancel), {},
-                           std::move(done));
+  RunOne<EncodeTextResult>(std::move(phase), *std::move(pin), std::move(work), std::move(cancel),
+                           {}, std::move(done));
 }
 
 void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallbacks callbacks,
@@ -247,10 +287,11 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
   if (spec.options.guidance) inputs->positive.guidance = spec.options.guidance;
   inputs->negative = *std::move(negative);
 
-  const PhaseForecast forecast = ForecastSampling(**pin, *inputs);
+  OnePhase phase{"sample", 1, spec.priority, ForecastSampling(**pin, *inputs), {}};
+  phase.ways = {SamplingMemoryOf(*pin, *inputs, spec.options.parallel, spec.preview_every)};
   auto work = [this, inputs = *std::move(inputs), cancel, callbacks,
-               parallel = spec.options.parallel,
-               preview_every = spec.preview_every](const Pin& pin) -> absl::StatusOr<HostTensor> {
+               parallel = spec.options.parallel, preview_every = spec.preview_every](
+                  const Pin& pin, size_t) -> absl::StatusOr<HostTensor> {
     const models::DiffusionModel& model = pin->model();
     StepTimes times;
     const auto on_step =
@@ -262,8 +303,8 @@ void Inference::Sample(const SampleSpec& spec, CancelTokenPtr cancel, InferCallb
     if (team.mates.empty()) times.Teach(*pin, inputs);
     return FromTorch(latent);
   };
-  RunOne<HostTensor>({"sample", 1, spec.priority, forecast}, *std::move(pin), std::move(work),
-                     cancel, std::move(callbacks), std::move(done));
+  RunOne<HostTensor>(std::move(phase), *std::move(pin), std::move(work), cancel,
+                     std::move(callbacks), std::move(done));
 }
 
 void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<HostTensor> done) {
@@ -278,12 +319,20 @@ void Inference::Denoise(const DenoiseSpec& spec, CancelTokenPtr cancel, Done<Hos
   status.Update(CheckSigmas(spec.sigma, x->size(0)));
   if (!status.ok()) return done(status);
 
-  const double elements = static_cast<double>(x->numel());
+  OnePhase phase{"denoise", static_cast<double>(x->numel())};
+  models::StepSize size;
+  size.height = x->size(2);
+  size.width = x->size(3);
+  size.context = conditioning->cross_attention.size(1);
+  const bool one_by_one =
+      std::ranges::adjacent_find(spec.sigma, std::not_equal_to<>()) != spec.sigma.end();
+  size.batch = one_by_one ? 1 : x->size(0);
+  phase.ways = {DenoiseMemory(**pin, ComputeDevice(*pin), devices_, size)};
   auto work = [x = *std::move(x), sigma = spec.sigma, conditioning = *std::move(conditioning),
-               cancel](const Pin& pin) {
+               cancel](const Pin& pin, size_t) {
     return RunDenoise(pin->model(), x, sigma, conditioning, *cancel);
   };
-  RunOne<HostTensor>({"denoise", elements}, *std::move(pin), std::move(work), cancel, {},
+  RunOne<HostTensor>(std::move(phase), *std::move(pin), std::move(work), cancel, {},
                      std::move(done));
 }
 
@@ -296,12 +345,12 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
       ToLatent("latent", spec.latent, (*pin)->vae().latent_channels());
   if (!latent.ok()) return done(latent.status());
 
-  const double elements = static_cast<double>(latent->numel());
-  auto work = [latent = *std::move(latent), as_png = spec.as_png,
-               options = VaeOptions(spec.tile_size),
-               cancel](const Pin& pin) -> absl::StatusOr<DecodeLatentResult> {
+  OnePhase phase{"decode", static_cast<double>(latent->numel())};
+  phase.ways = DecodeWays(*pin, latent->size(2), latent->size(3), spec.tile_size);
+  auto work = [latent = *std::move(latent), as_png = spec.as_png, tile_size = spec.tile_size,
+               cancel](const Pin& pin, size_t way) -> absl::StatusOr<DecodeLatentResult> {
     ASSIGN_OR_RETURN(const at::Tensor images,
-                     pipeline::DecodeLatents(pin->vae(), latent, options, *cancel));
+                     pipeline::DecodeLatents(pin->vae(), latent, {tile_size, way > 0}, *cancel));
     DecodeLatentResult result;
     if (!as_png) {
       result.images = FromTorch(images);
@@ -313,7 +362,7 @@ void Inference::DecodeLatent(const DecodeLatentSpec& spec, CancelTokenPtr cancel
     }
     return result;
   };
-  RunOne<DecodeLatentResult>({"decode", elements}, *std::move(pin), std::move(work), cancel, {},
+  RunOne<DecodeLatentResult>(std::move(phase), *std::move(pin), std::move(work), cancel, {},
                              std::move(done));
 }
 
@@ -325,14 +374,15 @@ void Inference::EncodeImage(const EncodeImageSpec& spec, CancelTokenPtr cancel,
   absl::StatusOr<at::Tensor> images = ToImages(spec, (*pin)->vae().downscale());
   if (!images.ok()) return done(images.status());
 
-  const double pixels = static_cast<double>(images->numel());
-  auto work = [images = *std::move(images), options = VaeOptions(spec.tile_size),
-               cancel](const Pin& pin) -> absl::StatusOr<HostTensor> {
+  OnePhase phase{"encode", static_cast<double>(images->numel())};
+  phase.ways = EncodeWays(*pin, images->size(1), images->size(2), spec.tile_size);
+  auto work = [images = *std::move(images), tile_size = spec.tile_size, cancel](
+                  const Pin& pin, size_t way) -> absl::StatusOr<HostTensor> {
     ASSIGN_OR_RETURN(const at::Tensor latent,
-                     pipeline::EncodeImages(pin->vae(), images, options, *cancel));
+                     pipeline::EncodeImages(pin->vae(), images, {tile_size, way > 0}, *cancel));
     return FromTorch(latent);
   };
-  RunOne<HostTensor>({"encode", pixels}, *std::move(pin), std::move(work), cancel, {},
+  RunOne<HostTensor>(std::move(phase), *std::move(pin), std::move(work), cancel, {},
                      std::move(done));
 }
 
@@ -363,29 +413,51 @@ void Inference::Infer(const InferSpec& spec, Pins pins, CancelTokenPtr cancel,
   result->seed = spec.options.seed;
 
   PhasedRequest request{
-      job->model()->family,      spec.priority, {}, std::move(cancel), std::move(callbacks.phase),
+      job->model()->family,      spec.priority, {}, cancel, std::move(callbacks.phase),
       std::move(callbacks.queue)};
-  const auto add = [&](const char* name, const Pin& pin, double units, auto work) {
+  const auto add = [&](const char* name, const Pin& pin, double units, Ways ways, WayWork work) {
     Phase phase = NewPhase(name, pin, units);
-    phase.work = Timed(phase, pin, units, std::move(work));
+    phase.work = Timed(phase, pin, units, cancel, std::move(ways), std::move(work));
     request.phases.push_back(std::move(phase));
   };
   constexpr double kPrompts = 2, kChannels = 3;
-  add("text", job->clip(), kPrompts, [job] { return job->EncodePrompts(); });
+  const size_t prompt_bytes = std::max(spec.prompt.size(), spec.negative_prompt.size());
+  add(
+      "text", job->clip(), kPrompts,
+      [this, job, prompt_bytes] {
+        return std::vector{TextMemory(*job->clip(), ComputeDevice(job->clip()), prompt_bytes)};
+      },
+      [job](size_t) { return job->EncodePrompts(); });
   if (job->has_init_image()) {
-    add("encode", job->vae(), kChannels * spec.width * spec.height,
-        [job] { return job->EncodeInitImage(); });
+    add(
+        "encode", job->vae(), kChannels * spec.width * spec.height,
+        [this, job, height = spec.height, width = spec.width, tile_size = spec.tile_size] {
+          return EncodeWays(job->vae(), height, width, tile_size);
+        },
+        [job](size_t way) { return job->EncodeInitImage(way > 0); });
   }
-  add("sample", job->model(), 1, [job] { return job->Sample(); });
+  add(
+      "sample", job->model(), 1,
+      [this, job, parallel = spec.options.parallel, preview_every = spec.preview_every] {
+        return std::vector{SamplingMemoryOf(job->model(), job->inputs(), parallel, preview_every)};
+      },
+      [job](size_t) { return job->Sample(); });
   request.phases.back().forecast = ForecastSampling(*job->model(), job->inputs());
-  add("decode", job->vae(), static_cast<double>(job->inputs().latent.numel()), [job, result] {
-    const absl::Status status = job->Decode();
-    result->png = job->TakePng();
-    result->pixels = job->TakePixels();
-    result->latent = job->TakeLatent();
-    result->warnings = job->warnings();
-    return status;
-  });
+  add(
+      "decode", job->vae(), static_cast<double>(job->inputs().latent.numel()),
+      [this, job, tile_size = spec.tile_size] {
+        if (!job->decodes()) return std::vector{PhaseMemory()};
+        const at::Tensor& latent = job->inputs().latent;
+        return DecodeWays(job->vae(), latent.size(2), latent.size(3), tile_size);
+      },
+      [job, result](size_t way) {
+        const absl::Status status = job->Decode(way > 0);
+        result->png = job->TakePng();
+        result->pixels = job->TakePixels();
+        result->latent = job->TakeLatent();
+        result->warnings = job->warnings();
+        return status;
+      });
   job.reset();  // the phases alone own it, and with it the pins
   runner_->Run(std::move(request),
                [result, done = std::move(done)](const absl::Status& status,

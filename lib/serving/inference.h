@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "lib/base/cancellation.h"
 #include "lib/device/device_id.h"
-#include "lib/pipeline/vae.h"
 #include "lib/serving/checkpoint_folders.h"
 #include "lib/serving/conditioning_cache.h"
 #include "lib/serving/daemon_core.h"
@@ -18,6 +18,7 @@
 #include "lib/serving/infer_spec.h"
 #include "lib/serving/observer.h"
 #include "lib/serving/phase_costs.h"
+#include "lib/serving/phase_memory.h"
 #include "lib/serving/phases.h"
 #include "lib/serving/preview_decoders.h"
 #include "lib/serving/registry.h"
@@ -48,25 +49,40 @@ class Inference {
              Done<InferResult> done);
 
  private:
+  // What a phase may need, in the order in which it is tried; asked when it begins.
+  using Ways = absl::AnyInvocable<std::vector<PhaseMemory>()>;
+  // The phase, in one of its ways.
+  using WayWork = absl::AnyInvocable<absl::Status(size_t way)>;
+
   DeviceId ComputeDevice(const Pin& pin) const;
-  pipeline::VaeOptions VaeOptions(int tile_size) const;
+  // Whole, then by tiles; or by the tiles that are asked for.
+  std::vector<PhaseMemory> DecodeWays(const Pin& vae, int64_t height, int64_t width,
+                                      int64_t tile_size) const;
+  std::vector<PhaseMemory> EncodeWays(const Pin& vae, int64_t height, int64_t width,
+                                      int64_t tile_size) const;
+  PhaseMemory SamplingMemoryOf(const Pin& model, const pipeline::SampleInputs& inputs,
+                               const std::string& parallel, int preview_every) const;
   absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);
   // A phase on the pinned component's device, without its work; the forecast is what `units` of the
   // same took.
   Phase NewPhase(std::string name, const Pin& pin, double units) const;
-  // `work` for a phase of NewPhase, which is learned from; LibTorch's errors become its status, but
-  // where memory lacks, room is made.
+  // `work` for a phase of NewPhase, whose time and memory are learned from; LibTorch's errors
+  // become its status. Runs in the first of `ways` that there is memory for.
   absl::AnyInvocable<absl::Status()> Timed(const Phase& phase, const Pin& pin, double units,
-                                           absl::AnyInvocable<absl::Status()> work);
+                                           CancelTokenPtr cancel, Ways ways, WayWork work);
+  absl::Status RunInAWay(const std::vector<PhaseMemory>& ways, const CancelToken& cancel,
+                         absl::FunctionRef<absl::Status(size_t way)> work);
   // A request of one phase: `work` on what is pinned. `forecast` is of phases that are not timed.
   struct OnePhase {
     std::string name;
     double units = 1;
     int priority = 0;
-    std::optional<PhaseForecast> forecast;
+    std::optional<PhaseForecast> forecast = {};
+    std::vector<PhaseMemory> ways = {};
   };
   template <typename T>
-  void RunOne(OnePhase what, Pin pin, absl::AnyInvocable<absl::StatusOr<T>(const Pin&)> work,
+  void RunOne(OnePhase what, Pin pin,
+              absl::AnyInvocable<absl::StatusOr<T>(const Pin&, size_t way)> work,
               CancelTokenPtr cancel, InferCallbacks callbacks, Done<T> done);
 
   const std::vector<DeviceId> devices_;

@@ -2,6 +2,7 @@
 #ifndef LIB_SERVING_OBSERVER_H_
 #define LIB_SERVING_OBSERVER_H_
 
+#include <cstdint>
 #include <string_view>
 
 namespace distorch {
@@ -20,6 +21,12 @@ class Observer {
   virtual void Warning(std::string_view message) { (void)message; }
   // |measured - planned| / planned of a finished load.
   virtual void PlanError(std::string_view family, double ratio) { (void)family, (void)ratio; }
+  // A phase of a request took `measured` bytes of a device for its activations, and had been
+  // estimated to need `at_least` and be `expected` to need.
+  virtual void ActivationsMeasured(std::string_view phase, std::string_view family,
+                                   int64_t at_least, int64_t expected, int64_t measured) {
+    (void)phase, (void)family, (void)at_least, (void)expected, (void)measured;
+  }
   // |measured - predicted| / predicted seconds of a step.
   virtual void PredictionError(std::string_view family, double ratio) { (void)family, (void)ratio; }
 };

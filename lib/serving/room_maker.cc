@@ -1,5 +1,7 @@
 #include "lib/serving/room_maker.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "lib/base/torch_status.h"
 
@@ -20,28 +22,37 @@ absl::Status RoomMaker::MakeRoom(const BytesByDevice& need,
   return ledger_->Check(need, FreeBytes(devices_));
 }
 
-bool RoomMaker::FreeSomething(const DeviceId& device) const {
+bool RoomMaker::FreeSomething(const std::vector<DeviceId>& devices) const {
   const BytesByDevice rings = streamer_->RingBytes();
-  if (const auto ring = rings.find(device); ring != rings.end() && ring->second > 0) {
+  const bool has_ring =
+      std::ranges::any_of(devices, [&](const DeviceId& device) { return rings.contains(device); });
+  if (has_ring) {
     streamer_->DropRings();
     return true;
   }
-  return evicts_ && registry_->Evict({{device, 1}}, {}) > 0;
+  return evicts_ && std::ranges::any_of(devices, [this](const DeviceId& device) {
+           return registry_->Evict({{device, 1}}, {}) > 0;
+         });
 }
 
-absl::Status RoomMaker::RunWithRoom(const DeviceId& device,
-                                    absl::AnyInvocable<absl::Status()>& work) const {
+absl::Status RoomMaker::RunWithRoom(const std::vector<DeviceId>& devices,
+                                    absl::FunctionRef<absl::Status()> work) const {
   bool made_room = false;
-  absl::Status status = RunTorch([&] { return work(); });
-  while (absl::IsResourceExhausted(status) && FreeSomething(device)) {
+  absl::Status status = RunTorch(work);
+  while (absl::IsResourceExhausted(status) && FreeSomething(devices)) {
     made_room = true;
-    status = RunTorch([&] { return work(); });
+    status = RunTorch(work);
   }
-  if (made_room) streamer_->FitRings(FreeBytes(devices_));
+  if (made_room) FitRings();
   if (!absl::IsResourceExhausted(status)) return status;
-  return absl::ResourceExhaustedError(
-      absl::StrCat("not enough memory to compute this: ", status.message(), "; ", device.ToString(),
-                   " is held by ", ledger_->HoldersOf(device, FreeBytes(devices_))));
+  const BytesByDevice free_now = FreeBytes(devices_);
+  std::string message =
+      absl::StrCat("not enough memory to compute this: ", std::string(status.message()));
+  for (const DeviceId& device : devices) {
+    absl::StrAppend(&message, "; ", device.ToString(), " is held by ",
+                    ledger_->HoldersOf(device, free_now));
+  }
+  return absl::ResourceExhaustedError(message);
 }
 
 }  // namespace distorch

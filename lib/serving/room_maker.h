@@ -4,8 +4,9 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
-#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "lib/device/device_manager.h"
 #include "lib/distorch/ledger.h"
@@ -31,17 +32,20 @@ class RoomMaker {
 
   bool evicts() const { return evicts_; }
 
-  // Room for a load of `need` bytes that evicts none of `keep`: OK, or RESOURCE_EXHAUSTED with who
-  // holds what. Staging stays dropped until Streamer::FitRings.
+  // Room for `need` bytes that evicts none of `keep`: OK, or RESOURCE_EXHAUSTED with who holds
+  // what. Staging stays dropped until FitRings.
   absl::Status MakeRoom(const BytesByDevice& need, const std::set<std::string>& keep) const;
+  // Gives staging what is free now; call it when what MakeRoom was for has ended.
+  void FitRings() const { streamer_->FitRings(FreeBytes(devices_)); }
 
-  // Runs `work`, which computes on `device`, and where memory lacks for that, again, each time with
-  // more room, until there is no more to be made: then RESOURCE_EXHAUSTED with who holds what.
+  // Runs `work`, which computes on `devices`, and where memory lacks for that, again, each time
+  // with more room, until there is no more to be made: then RESOURCE_EXHAUSTED with who holds what.
   // `work` may be run again from its beginning.
-  absl::Status RunWithRoom(const DeviceId& device, absl::AnyInvocable<absl::Status()>& work) const;
+  absl::Status RunWithRoom(const std::vector<DeviceId>& devices,
+                           absl::FunctionRef<absl::Status()> work) const;
 
  private:
-  bool FreeSomething(const DeviceId& device) const;
+  bool FreeSomething(const std::vector<DeviceId>& devices) const;
 
   const DeviceManager& devices_;
   Ledger* const ledger_;

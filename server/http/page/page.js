@@ -70,7 +70,7 @@
         }
       }
     }
-    const known = [['staging', 'staging'], ['activations', 'activations'], ['reserved', 'reserved by loads']];
+    const known = [['staging', 'staging'], ['activations', 'activations'], ['reserved', 'reserved']];
     for (const [kind, name] of known) {
       if (device[`${kind}_bytes`] > 0) segments.push({style: `s-${kind}`, name, bytes: device[`${kind}_bytes`]});
     }

@@ -1,12 +1,14 @@
 #include "lib/distorch/ledger.h"
 
 #include <atomic>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -98,6 +100,81 @@ TEST_F(LedgerTest, NeverPromisesMoreThanADeviceMayHold) {
   EXPECT_TRUE(ledger_.Check({{kCuda0, 3 * kGiB}}, {{kCuda0, 100 * kGiB}}).ok());
 }
 
+TEST_F(LedgerTest, ActivationsAreHeldUntilTheyAreGivenBack) {
+  auto phase = ledger_.Reserve("sd15 (sample)", {{kCuda0, 3 * kGiB}}, {{kCuda0, 8 * kGiB}},
+                               Ledger::Kind::kActivations);
+  ASSERT_TRUE(phase.ok()) << phase.status();
+  EXPECT_EQ(ledger_.Use().at(kCuda0).activation_bytes, 3 * kGiB);
+  EXPECT_EQ(Reserved(kCuda0), 0);
+  EXPECT_EQ(Weights(kCuda0), 0);
+  const absl::Status status = ledger_.Check({{kCuda0, 5 * kGiB + 1}}, {{kCuda0, 8 * kGiB}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("3.00 GiB sd15 (sample)"));
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 5 * kGiB}}, {{kCuda0, 8 * kGiB}}).ok());
+  // Where nobody tells, they are taken to be allocated.
+  EXPECT_TRUE(ledger_.Check({{kCuda0, 5 * kGiB}}, {{kCuda0, 5 * kGiB}}).ok());
+  phase->Release();
+  EXPECT_EQ(ledger_.Use().at(kCuda0).activation_bytes, 0);
+}
+
+TEST(LedgerOfCountedDevicesTest, WhatIsPromisedAndAllocatedCountsOnce) {
+  int64_t allocated = 0;
+  Ledger ledger({{kCuda0, 8 * kGiB}}, [&](const DeviceId&) { return allocated; });
+  auto weights = ledger.Reserve("a", {{kCuda0, 2 * kGiB}}, {});
+  auto phase = ledger.Reserve("b", {{kCuda0, 3 * kGiB}}, {}, Ledger::Kind::kActivations);
+  ASSERT_TRUE(weights.ok() && phase.ok());
+  // Another program has one GiB all the time; the load and the phase allocate bit by bit.
+  const auto expect_three_left_but_one = [&] {
+    const BytesByDevice free_now = {{kCuda0, 7 * kGiB - allocated}};
+    EXPECT_TRUE(ledger.Check({{kCuda0, 2 * kGiB}}, free_now).ok()) << allocated;
+    EXPECT_FALSE(ledger.Check({{kCuda0, 2 * kGiB + 1}}, free_now).ok()) << allocated;
+  };
+  for (allocated = 0; allocated <= 5 * kGiB; allocated += kGiB) expect_three_left_but_one();
+  weights->Commit({{kCuda0, 2 * kGiB}});
+  for (allocated = 2 * kGiB; allocated <= 5 * kGiB; allocated += kGiB) expect_three_left_but_one();
+  // What nobody has promised is gone all the same.
+  allocated = 6 * kGiB;
+  EXPECT_FALSE(ledger.Check({{kCuda0, kGiB + 1}}, {{kCuda0, kGiB}}).ok());
+}
+
+TEST_F(LedgerTest, CountsChangesByDevice) {
+  const uint64_t all = ledger_.changes(), on_0 = ledger_.changes_on(kCuda0);
+  EXPECT_FALSE(ledger_.Reserve("a", {{kCuda0, 9 * kGiB}}, {}).ok());
+  EXPECT_EQ(ledger_.changes(), all);
+  Reservation reservation = MustReserve("a", {{kCuda0, kGiB}, {kCuda1, 0}});
+  EXPECT_GT(ledger_.changes(), all);
+  const uint64_t reserved = ledger_.changes_on(kCuda0);
+  EXPECT_GT(reserved, on_0);
+  EXPECT_EQ(ledger_.changes_on(kCuda1), 0u);
+  reservation.Commit({{kCuda0, kGiB}});
+  const uint64_t committed = ledger_.changes_on(kCuda0);
+  EXPECT_GT(committed, reserved);
+  reservation.Release();
+  const uint64_t released = ledger_.changes_on(kCuda0);
+  EXPECT_GT(released, committed);
+  reservation.Release();
+  EXPECT_EQ(ledger_.changes_on(kCuda0), released);
+}
+
+TEST_F(LedgerTest, AwaitsAChangeAStopOrADeadline) {
+  std::stop_source stop;
+  ledger_.AwaitChange(ledger_.changes() + 1, absl::InfiniteFuture(), stop.get_token());
+  ledger_.AwaitChange(ledger_.changes(), absl::Now() + absl::Milliseconds(5), stop.get_token());
+
+  Reservation reservation = MustReserve("a", {{kCuda0, kGiB}});
+  const uint64_t seen = ledger_.changes();
+  std::thread releaser([&] { reservation.Release(); });
+  ledger_.AwaitChange(seen, absl::InfiniteFuture(), stop.get_token());
+  releaser.join();
+  EXPECT_NE(ledger_.changes(), seen);
+
+  const uint64_t now = ledger_.changes();
+  std::thread stopper([&] { stop.request_stop(); });
+  ledger_.AwaitChange(now, absl::InfiniteFuture(), stop.get_token());
+  stopper.join();
+  EXPECT_EQ(ledger_.changes(), now);
+}
+
 TEST_F(LedgerTest, RefusalIsATableOfWhoHoldsWhat) {
   std::vector<Reservation> held;
   for (int i = 1; i <= 6; ++i) {
@@ -109,7 +186,8 @@ TEST_F(LedgerTest, RefusalIsATableOfWhoHoldsWhat) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(
       status.message(),
-      "not enough device memory: needed is more than free less reserved (by loads under way)\n"
+      "not enough device memory: needed is more than free less reserved (by loads and "
+      "requests under way)\n"
       "  device         needed         free     reserved  held by\n"
       "  cuda:0       3.00 GiB     3.00 GiB     1.50 GiB  1.50 GiB model6 (loading), 1.25 GiB "
       "model5, "
