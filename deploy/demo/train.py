@@ -36,9 +36,9 @@ def parse_arguments():
     add("--processes", type=int, default=os.cpu_count(), help="of one thread each; a batch is divided among them")
     add("--seed", type=int, default=0)
     add("--text_steps", type=int, default=500)
-    add("--vae_steps", type=int, default=900)
-    add("--pictures", type=int, default=24576, help="drawn for the diffusion model")
-    add("--steps", type=int, default=5000, help="of the diffusion model")
+    add("--vae_steps", type=int, default=1000)
+    add("--pictures", type=int, default=8192, help="drawn for the diffusion model")
+    add("--steps", type=int, default=1500, help="of the diffusion model")
     return parser.parse_args()
 
 
@@ -261,15 +261,20 @@ def train_vae(team, arguments, vae):
 
 @torch.no_grad()
 def normalise_latents(vae, latents):
-    """Folds into the 1×1 convolutions beside the latents what makes them of mean 0 a channel and, scaled, of standard deviation 1."""
-    means = latents.mean((0, 2, 3))
-    factor = 1 / (model.LATENT_SCALE * (latents - means[:, None, None]).std())
-    vae.quant_conv.weight[:model.LATENT_CHANNELS] *= factor
-    vae.quant_conv.bias[:model.LATENT_CHANNELS] = (vae.quant_conv.bias[:model.LATENT_CHANNELS] - means) * factor
-    vae.quant_conv.bias[model.LATENT_CHANNELS:] += 2 * factor.log()
-    vae.post_quant_conv.bias += (vae.post_quant_conv.weight[:, :, 0, 0] @ means)
-    vae.post_quant_conv.weight /= factor
-    return (latents - means[:, None, None]) * factor
+    """Folds into the 1×1 convolutions beside the latents what makes each channel, scaled, of mean 0 and standard deviation 1.
+
+    Returns the latents of the VAE as it is then, scaled.
+    """
+    kept = model.LATENT_CHANNELS
+    means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    factors = 1 / (model.LATENT_SCALE * deviations)
+    weight, bias = vae.quant_conv.weight, vae.quant_conv.bias
+    weight[:kept] *= factors[:, None, None, None]
+    bias[:kept] = (bias[:kept] - means) * factors
+    bias[kept:] += 2 * factors.log()
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ means
+    vae.post_quant_conv.weight /= factors[:, None, None]
+    return (latents - means[:, None, None]) / deviations[:, None, None]
 
 
 # The diffusion model, on latents of pictures drawn once.
@@ -294,10 +299,12 @@ def encode_pictures(team, arguments, vae):
         mine, encoded = set(team.share(arguments.pictures)), []
         pictures = [numpy.asarray(shapes.draw(scene, rng))
                     for i, (scene, rng) in enumerate(drawn_scenes(arguments)) if i in mine]
-        for at in range(0, len(pictures), 16):
-            with torch.autocast("cpu", torch.bfloat16):
-                encoded.extend(vae.encode(to_tensor(pictures[at:at + 16]))[0].half().numpy())
-            if at % 2048 == 0:
+        for at in range(0, math.ceil(arguments.pictures / team.size), 4):
+            if at < len(pictures):
+                with torch.autocast("cpu", torch.bfloat16):
+                    encoded.extend(vae.encode(to_tensor(pictures[at:at + 4]))[0].half().numpy())
+            if at % 512 == 0:
+                team.wait()  # ends this process, too, should another have ended
                 team.say(f"latents: {at * team.size} of {arguments.pictures}")
         latents = torch.from_numpy(numpy.stack(team.gather(encoded)))
         if team.rank == 0:
@@ -324,7 +331,7 @@ def train_diffusion(team, arguments, checkpoint, head, latents):
 
     def loss_of(step):
         rng, generator = random_generators(arguments.seed, "diffusion", step, team.rank)
-        chosen = [rng.randrange(len(scenes)) for _ in range(64 // team.size)]
+        chosen = [rng.randrange(len(scenes)) for _ in range(32 // team.size)]
         told = torch.tensor([rng.random() >= UNPROMPTED for _ in chosen])
         ids = tokens_of(shapes.random_prompt(rng, scenes[i]) if has else "" for i, has in zip(chosen, told))
         labels = torch.tensor([scene_labels(scenes[i]) for i in chosen])
@@ -342,7 +349,7 @@ def train_diffusion(team, arguments, checkpoint, head, latents):
         return (weights[timesteps] * error).mean() + 0.02 * scene_loss(head, context, ids, labels, told)
 
     def check(step):
-        right = [is_right for is_right, _ in evaluate(team, checkpoint, evaluated_scenes()[:50])]
+        right = [is_right for is_right, _ in evaluate(team, checkpoint, evaluated_scenes()[:50], fast=True)]
         team.say(f"diffusion: after step {step}, {sum(right)} of {len(right)} prompts are right")
 
     module = nn.ModuleList([checkpoint.unet, checkpoint.text, head])
@@ -360,8 +367,8 @@ def evaluated_scenes():
 
 
 @torch.no_grad()
-def evaluate(team, checkpoint, scenes):
-    """(right or not, picture) of each scene's prompt, sampled as the quick start does."""
+def evaluate(team, checkpoint, scenes, fast=False):
+    """(right or not, picture) of each scene's prompt, sampled as the quick start does; `fast`: in bfloat16."""
     results = []
     mine = team.share(len(scenes))
     for at in range(0, len(mine), 10):
@@ -369,7 +376,7 @@ def evaluate(team, checkpoint, scenes):
         noise = torch.stack([torch.randn(model.LATENT_CHANNELS, shapes.SIZE // 8, shapes.SIZE // 8,
                                          generator=torch.Generator().manual_seed(i)) for i in batch])
         ids = tokens_of(scenes[i].prompt for i in batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             latents = model.sample(checkpoint, ids, tokens_of([""] * len(batch)), noise)
             pictures = to_bytes(checkpoint.vae.decode(latents / model.LATENT_SCALE).float())
         results += [(shapes.is_right(picture, scenes[i]), picture) for i, picture in zip(batch, pictures)]
@@ -405,7 +412,7 @@ def train(team, arguments):
     train_text(team, arguments, checkpoint, head)
     train_vae(team, arguments, checkpoint.vae)
     latents = encode_pictures(team, arguments, checkpoint.vae)
-    latents = normalise_latents(checkpoint.vae, latents) * model.LATENT_SCALE
+    latents = normalise_latents(checkpoint.vae, latents)
     train_diffusion(team, arguments, checkpoint, head, latents)
     if team.rank == 0:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
