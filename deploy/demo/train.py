@@ -38,7 +38,7 @@ def parse_arguments():
     add("--text_steps", type=int, default=500)
     add("--vae_steps", type=int, default=1000)
     add("--pictures", type=int, default=8192, help="drawn for the diffusion model")
-    add("--steps", type=int, default=1500, help="of the diffusion model")
+    add("--steps", type=int, default=4000, help="of the diffusion model")
     return parser.parse_args()
 
 
