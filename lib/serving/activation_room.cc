@@ -23,11 +23,13 @@ BytesByDevice Bytes(const ActivationNeeds& needs, int64_t ActivationNeed::*which
   return bytes;
 }
 
-// `needs` less what their devices lack for what is expected, but no less than the least.
+// `needs` less what their devices lack for what is expected, but no less than the least; of a CPU,
+// which nothing corrects the estimates of, no more than that: loads go on beside it.
 BytesByDevice WhatThereIs(const ActivationNeeds& needs, const BytesByDevice& lacking) {
   BytesByDevice bytes = Bytes(needs, &ActivationNeed::expected);
   for (const auto& [device, missing] : lacking)
-    bytes[device] = std::max(needs.at(device).at_least, bytes[device] - missing);
+    bytes[device] = device.is_cpu() ? needs.at(device).at_least
+                                    : std::max(needs.at(device).at_least, bytes[device] - missing);
   return bytes;
 }
 
@@ -142,7 +144,7 @@ absl::Status ActivationRoom::Measure(const PhaseMemory& memory, const BytesByDev
 absl::Status ActivationRoom::Run(const PhaseMemory& memory, const CancelToken& cancel,
                                  absl::FunctionRef<absl::Status()> work) {
   if (memory.counted.empty()) return RunTorch(work);
-  ASSIGN_OR_RETURN(Hold hold, Admit(memory, cancel));
+  ASSIGN_OR_RETURN(Hold hold, RunTorchOr<Hold>([&] { return Admit(memory, cancel); }));
   std::vector<DeviceId> devices;
   for (const auto& [device, bytes] : hold.bytes) devices.push_back(device);
   const absl::Status status =

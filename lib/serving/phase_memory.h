@@ -23,7 +23,9 @@ PhaseMemory TextMemory(const LoadedComponent& component, const DeviceId& device,
                        size_t prompt_bytes);
 
 // Sampling `inputs`, whose conditionings are there. `spread`: other devices may compute a share of
-// it. `kept`: what else is on the device meanwhile, for runs to be told apart by.
+// it; on these, nothing is held for that, and one that has no memory for it is left out
+// (lib/pipeline/device_team.h). `kept`: what else is on the device meanwhile, for runs to be told
+// apart by.
 PhaseMemory SamplingMemory(const LoadedComponent& component, const DeviceId& device,
                            const std::vector<DeviceId>& devices,
                            const pipeline::SampleInputs& inputs, bool spread,

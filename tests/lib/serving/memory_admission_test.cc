@@ -152,7 +152,9 @@ TEST_F(MemoryAdmissionTest, IsCountedBetweenTheLeastAndTheMost) {
         SCOPED_TRACE(absl::StrCat(family, " ", side, " ", m.phase, ": ", m.at_least, " ",
                                   m.expected, " ", m.measured));
         // Of what is small, copies of weights are the larger part.
-        if (side == 256 && m.phase != "text") EXPECT_GT(m.at_least, m.measured / 8);
+        if (side == 256 && m.phase != "text") {
+          EXPECT_GT(m.at_least, m.measured / 8);
+        }
         EXPECT_LE(m.at_least, m.measured);
         EXPECT_GE(m.expected, m.measured);
         EXPECT_LT(m.expected, m.measured * 8);
