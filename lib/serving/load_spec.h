@@ -94,9 +94,10 @@ struct LoadResult {
 
 struct DeviceInfo {
   std::string name, kind, description, uuid;
-  int64_t total_bytes = 0, free_bytes = 0, weights_bytes = 0, staging_bytes = 0;
+  int64_t total_bytes = 0, free_bytes = 0, weights_bytes = 0;
   // Promised to loads under way, and to requests that have not allocated it yet.
   int64_t reserved_bytes = 0;
+  int64_t staging_bytes = 0;
   // Allocated and neither weights nor staging; of a CPU, which does not count that, what is held
   // for requests.
   int64_t activation_bytes = 0;
