@@ -16,7 +16,8 @@ MIB = 1 << 20
 SPLITS = ["cuda:0,50%;cuda:1,50%", "cuda:0,30%;cuda:1,70%", "cuda:0,70%;cpu,30%"]
 Code = grpc.StatusCode
 # What the contract promises a client whose handles others load and unload, by force, too.
-PROMISED = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED, Code.ABORTED}
+PROMISED = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED, Code.ABORTED,
+            Code.UNAVAILABLE}  # the last: evicted just as it was to be used
 
 
 def resident_bytes(daemon):
