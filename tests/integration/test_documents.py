@@ -63,7 +63,8 @@ def test_flags_are_there_and_in_the_readme():
     daemon, ctl = help_of("distorchd"), help_of("distorchctl")
     ours = flags(daemon)
     commands = re.findall(r"^  ([a-z_]+)  ", ctl, re.M)
-    scripts = files("*.sh", "tests/bench/*.py", "tests/bench/*.cc", "tests/integration/crashes.py").values()
+    scripts = files("*.sh", "deploy/demo/train.py", "tests/bench/*.py", "tests/bench/*.cc",
+                    "tests/integration/crashes.py").values()
     known = ours | FOREIGN | flags(ctl + "".join(help_of("distorchctl", name) for name in commands) + "".join(scripts))
     unknown = {name: flags(text) - known for name, text in DOCUMENTS.items()}
     assert not {name: names for name, names in unknown.items() if names}
