@@ -166,17 +166,18 @@ Phase Inference::NewPhase(std::string name, const Pin& pin, double units) const 
 
 std::vector<PhaseMemory> Inference::DecodeWays(const Pin& vae, int64_t height, int64_t width,
                                                int64_t tile_size) const {
-  const auto way = [&](int64_t tile) {
-    return DecodeMemory(*vae, ComputeDevice(vae), height, width, tile);
-  };
-  if (tile_size > 0) return {way(tile_size)};
-  return {way(0), way(pipeline::kFallbackTile)};
+  return VaeWays(&DecodeMemory, vae, height, width, tile_size);
 }
 
 std::vector<PhaseMemory> Inference::EncodeWays(const Pin& vae, int64_t height, int64_t width,
                                                int64_t tile_size) const {
+  return VaeWays(&EncodeMemory, vae, height, width, tile_size);
+}
+
+std::vector<PhaseMemory> Inference::VaeWays(VaeMemory memory, const Pin& vae, int64_t height,
+                                            int64_t width, int64_t tile_size) const {
   const auto way = [&](int64_t tile) {
-    return EncodeMemory(*vae, ComputeDevice(vae), height, width, tile);
+    return memory(*vae, ComputeDevice(vae), height, width, tile);
   };
   if (tile_size > 0) return {way(tile_size)};
   return {way(0), way(pipeline::kFallbackTile)};

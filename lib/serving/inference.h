@@ -60,6 +60,11 @@ class Inference {
                                       int64_t tile_size) const;
   std::vector<PhaseMemory> EncodeWays(const Pin& vae, int64_t height, int64_t width,
                                       int64_t tile_size) const;
+  // DecodeMemory or EncodeMemory.
+  using VaeMemory = PhaseMemory (*)(const LoadedComponent&, const DeviceId&, int64_t height,
+                                    int64_t width, int64_t tile_size);
+  std::vector<PhaseMemory> VaeWays(VaeMemory memory, const Pin& vae, int64_t height, int64_t width,
+                                   int64_t tile_size) const;
   PhaseMemory SamplingMemoryOf(const Pin& model, const pipeline::SampleInputs& inputs,
                                const std::string& parallel, int preview_every) const;
   absl::StatusOr<text::Conditioning> Resolve(std::string_view field, const ConditioningRef& ref);

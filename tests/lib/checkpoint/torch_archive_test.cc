@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "lib/checkpoint/checkpoint_file.h"
 #include "lib/checkpoint/pickle.h"
+#include "tests/lib/checkpoint/torch_golden.h"
 #include "tests/support/torch_archive_writer.h"
 
 namespace distorch {
@@ -54,27 +55,6 @@ std::string TensorError(int32_t offset, const std::vector<int32_t>& shape,
 }
 
 const std::string kGood = Whole(Dict({Text("w"), Tensor("0", 12, 0, {3, 4}, {4, 1})}));
-
-std::shared_ptr<const CheckpointFile> Golden(const std::string& name) {
-  auto file = CheckpointFile::Open(absl::StrCat(DISTORCH_GOLDEN_DIR, "/torch_archive/", name));
-  EXPECT_TRUE(file.ok()) << file.status();
-  return file.ok() ? *file : nullptr;
-}
-
-std::vector<std::string> Names(const TensorIndex& index) {
-  std::vector<std::string> names;
-  for (const TensorInfo& tensor : index.tensors()) names.push_back(tensor.name);
-  return names;
-}
-
-template <typename T>
-std::vector<T> Values(const CheckpointFile& file, std::string_view name) {
-  const TensorInfo* tensor = file.index().Find(name);
-  if (tensor == nullptr) return {};
-  std::vector<T> values(tensor->bytes / sizeof(T));
-  EXPECT_TRUE(file.Read(*tensor, 0, std::as_writable_bytes(std::span(values))).ok());
-  return values;
-}
 
 // --- files of torch.save ---
 

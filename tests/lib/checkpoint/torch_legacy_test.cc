@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/checkpoint/checkpoint_file.h"
+#include "tests/lib/checkpoint/torch_golden.h"
 #include "tests/support/torch_archive_writer.h"
 
 namespace distorch {
@@ -50,21 +51,6 @@ std::string Error(void (*change)(LegacyParts* parts)) {
   return Error(parts);
 }
 
-std::shared_ptr<const CheckpointFile> Golden(const std::string& name) {
-  auto file = CheckpointFile::Open(absl::StrCat(DISTORCH_GOLDEN_DIR, "/torch_archive/", name));
-  EXPECT_TRUE(file.ok()) << file.status();
-  return file.ok() ? *file : nullptr;
-}
-
-template <typename T>
-std::vector<T> Values(const CheckpointFile& file, std::string_view name) {
-  const TensorInfo* tensor = file.index().Find(name);
-  if (tensor == nullptr) return {};
-  std::vector<T> values(tensor->bytes / sizeof(T));
-  EXPECT_TRUE(file.Read(*tensor, 0, std::as_writable_bytes(std::span(values))).ok());
-  return values;
-}
-
 // --- files of torch.save(…, _use_new_zipfile_serialization=False) ---
 
 TEST(TorchLegacyTest, ReadsAStateDict) {
@@ -76,9 +62,7 @@ TEST(TorchLegacyTest, ReadsAStateDict) {
 
 TEST(TorchLegacyTest, ReadsALightningCheckpoint) {
   const auto file = Golden("legacy.ckpt");
-  std::vector<std::string> names;
-  for (const TensorInfo& tensor : file->index().tensors()) names.push_back(tensor.name);
-  EXPECT_THAT(names,
+  EXPECT_THAT(Names(file->index()),
               UnorderedElementsAre("model.weight", "model.tied", "model.rows", "model.turned",
                                    "model.bf16", "model.ids", "model.empty"));
   EXPECT_THAT(Values<float>(*file, "model.weight"),
